@@ -1,0 +1,229 @@
+"""What the planner and the executor know of a driver.
+
+A driver is a small class that satisfies some of these Protocols; the registry names it for a kind and a target.
+`read` never writes and never runs code of the repository. Deleting what is already gone succeeds.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Event as StopFlag
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic
+from mlstack.graph.change import Change
+from mlstack.graph.graph import LockEntry, ResourceGraph
+from mlstack.graph.sources import FileDigest
+from mlstack.spec.address import Address
+from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Resource, Stage
+from mlstack.state.state import Record, RunRecord
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+class Present(msgspec.Struct, frozen=True, kw_only=True, tag="present"):
+    """It is there, with these attributes (the same keys as the record's, as far as the driver can observe them)."""
+
+    attributes: dict[str, Any] = {}
+
+
+class Absent(msgspec.Struct, frozen=True, kw_only=True, tag="absent"):
+    """It is not there; `reason` says how that was seen ("process 4711 is gone")."""
+
+    reason: str = ""
+
+
+class Unreadable(msgspec.Struct, frozen=True, kw_only=True, tag="unreadable"):
+    """It could not be reached: an error of the plan, never a deletion."""
+
+    diagnostic: Diagnostic
+
+
+class NotChecked(msgspec.Struct, frozen=True, kw_only=True, tag="not-checked"):
+    """It was not asked, for `reason`; the plan says so."""
+
+    reason: str
+
+
+Observation = Present | Absent | Unreadable | NotChecked
+
+
+class StageReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What DVC's files say about one stage.
+
+    `recorded` is its entry in `dvc.lock` (with entries of an interrupted apply laid over). `cached` is the run-cache's
+    entry for the key that the stage has now, if all its outputs can be had by hash. `outs` tells whether the recorded
+    outputs can be had by hash. `defined` is False when `dvc.yaml` or the generated params differ from what mlstack
+    would write for this stage.
+    """
+
+    recorded: LockEntry | None = None
+    cached: LockEntry | None = None
+    outs: Observation = Present()
+    missing: tuple[str, ...] = ()
+    defined: bool = True
+
+
+class DatasetReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What DVC has recorded for a dataset (`.dvc` file), and whether those bytes can be had by hash."""
+
+    recorded: FileDigest | None = None
+    content: Observation = Present()
+
+
+class Readings(msgspec.Struct, frozen=True, kw_only=True):
+    """The world as it was found. `changes` are finished rows of drivers that know more than the generic diff."""
+
+    stages: dict[Address, StageReading] = {}
+    datasets: dict[Address, DatasetReading] = {}
+    observations: dict[Address, Observation] = {}
+    metrics: dict[Address, dict[str, float]] = {}
+    running: dict[Address, RunRecord] = {}
+    changes: dict[Address, Change] = {}
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+class Driver(Protocol):
+    """Something that exists: an endpoint, later a pool, a cluster, an image."""
+
+    name: str
+
+    def read(self, resource: Resource | None, record: Record | None) -> Observation:
+        """Observe one resource. `resource` is None when its declaration is gone, `record` when it was never made."""
+        ...
+
+    def desired(
+        self, resource: Resource, graph: ResourceGraph, versions: Mapping[Address, str | None]
+    ) -> dict[str, Any]:
+        """Return the attributes that the resource should have; a value of None in `versions` is known after apply."""
+        ...
+
+    def apply(self, change: Change, context: "StepContext") -> Record:
+        """Create, update or replace, wait until it is observed, and return the new record."""
+        ...
+
+    def delete(self, record: Record, context: "StepContext") -> None:
+        """Remove it and wait until that is observed."""
+        ...
+
+
+# ---------------------------------------------------------------------------------------------------- running
+
+Say = Callable[[str], None]
+"""Reports one line of progress of the step that is being carried out (already masked)."""
+
+
+class StepContext(msgspec.Struct, kw_only=True):
+    """What a driver is handed for one step. `stop` is set when the person asked to stop now."""
+
+    root: Path
+    graph: ResourceGraph
+    resource: Resource | None
+    record: Record | None
+    versions: dict[Address, str]
+    say: Say
+    stop: StopFlag
+
+
+class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of one stage, everything decided. `folder` is the run's own folder for its log and result."""
+
+    stage: Stage
+    pool: Pool
+    fingerprint: str
+    folder: Path
+    root: Path
+    resources: dict[str, float]
+    environment: dict[str, str]
+    attempt: int = 1
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attempt ended. `cause` is one of the retry causes, or None when it succeeded."""
+
+    exit_code: int | None
+    cause: Literal["error", "timeout", "hang", "out-of-memory", "cancelled"] | None = None
+    detail: str = ""
+    seconds: float = 0.0
+    log_tail: tuple[str, ...] = ()
+
+
+class SupportsRun(Protocol):
+    """Runs stages."""
+
+    name: str
+
+    def check(self, stage: Stage, pool: Pool) -> Sequence[Diagnostic]:
+        """Say whether this stage could run here at all: capacity, accelerators, tools. Asked only for rows that would run."""
+        ...
+
+    def start(self, order: RunOrder) -> tuple[int, float]:
+        """Start the run so that it survives this process; return pid and start time."""
+        ...
+
+    def wait(self, order: RunOrder, run: RunRecord, *, say: Say, stop: StopFlag) -> RunResult:
+        """Follow a started run to its end, whoever started it. With `stop` set: cancel it within its grace."""
+        ...
+
+    def cancel(self, run: RunRecord, *, grace: float) -> None:
+        """Stop a run; one that is already over succeeds."""
+        ...
+
+
+class ResultStore(Protocol):
+    """Where data and results are versioned: DVC."""
+
+    def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Make the workspace hold these contents at these paths, by hash (workspace, cache, remote)."""
+        ...
+
+    def prepare(self, address: Address) -> None:
+        """Clear the stage's outputs and make their parent folders, as DVC does before a run."""
+        ...
+
+    def commit(self, address: Address, entry_key: Any, *, keep_in_run_cache: bool = True) -> LockEntry:
+        """Hash the outputs, put them into the cache and the run-cache, and return the entry for `dvc.lock`."""
+        ...
+
+    def lookup(self, address: Address, entry_key: Any) -> LockEntry | None:
+        """Return the run-cache's entry for this key if all its outputs can be had by hash."""
+        ...
+
+    def record(self, entries: Mapping[Address, LockEntry], *, forget: Sequence[Address] = ()) -> None:
+        """Write entries to `dvc.lock` (one writer, atomic), about once a second; `flush` makes sure."""
+        ...
+
+    def flush(self) -> None:
+        """Write what `record` still holds."""
+        ...
+
+    def write_definitions(self) -> Sequence[str]:
+        """Write `dvc.yaml` and the generated params; return the paths that changed."""
+        ...
+
+    def add_dataset(self, dataset: Dataset, *, say: Say) -> FileDigest:
+        """Fetch (with a source) or add a dataset, write its `.dvc` file, and return its digest."""
+        ...
+
+
+__all__ = [
+    "Absent",
+    "Dataset",
+    "DatasetReading",
+    "Driver",
+    "Endpoint",
+    "Model",
+    "NotChecked",
+    "Observation",
+    "Present",
+    "Readings",
+    "ResultStore",
+    "RunOrder",
+    "RunResult",
+    "Say",
+    "StageReading",
+    "StepContext",
+    "SupportsRun",
+    "Unreadable",
+]

@@ -1,0 +1,1 @@
+"""Data, models and results in DVC's own files and cache."""

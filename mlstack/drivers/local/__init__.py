@@ -1,0 +1,1 @@
+"""Stages and endpoints as processes of this machine."""

@@ -1,0 +1,1 @@
+"""Carries out a plan: walk, journal, events. Prints nothing."""

@@ -1,0 +1,94 @@
+"""What happens while a plan is carried out, as typed events. Rendering turns them into lines, JSON or progress."""
+
+from typing import Literal
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic
+from mlstack.graph.change import Action
+from mlstack.spec.address import Address
+from mlstack.state.state import StepResult
+
+
+class ApplyStarted(msgspec.Struct, frozen=True, kw_only=True, tag="apply_started"):
+    """The walk begins; `steps` is the number of steps."""
+
+    apply_id: str
+    steps: int
+
+
+class StepStarted(msgspec.Struct, frozen=True, kw_only=True, tag="step_started"):
+    """A step has everything it needs and begins."""
+
+    address: Address
+    action: Action
+
+
+class StepRefined(msgspec.Struct, frozen=True, kw_only=True, tag="step_refined"):
+    """What was unknown is known now, and less is needed than planned (RUN → RESTORE or NO_OP, UPDATE → NO_OP)."""
+
+    address: Address
+    planned: Action
+    action: Action
+    because: str
+
+
+class StepProgress(msgspec.Struct, frozen=True, kw_only=True, tag="step_progress"):
+    """One line of a running step: its last output line, or what it waits for."""
+
+    address: Address
+    line: str
+
+
+class StepDone(msgspec.Struct, frozen=True, kw_only=True, tag="step_done"):
+    """The step was carried out and its result observed and recorded. `detail` says what came of it ("http://127.0.0.1:8080")."""
+
+    address: Address
+    action: Action
+    seconds: float
+    detail: str = ""
+
+
+class StepFailed(msgspec.Struct, frozen=True, kw_only=True, tag="step_failed"):
+    """The step failed; what needs it is not started."""
+
+    address: Address
+    action: Action
+    seconds: float
+    diagnostic: Diagnostic
+    log_tail: tuple[str, ...] = ()
+    log: str | None = None
+
+
+class StepSkipped(msgspec.Struct, frozen=True, kw_only=True, tag="step_skipped"):
+    """The step was not started: something it needs failed, or the person interrupted."""
+
+    address: Address
+    action: Action
+    because: str
+
+
+class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
+    """Ctrl-C: first "finish the running steps, start no more", then "stop now"."""
+
+    now: bool
+
+
+class ApplyEnded(msgspec.Struct, frozen=True, kw_only=True, tag="apply_ended"):
+    """The walk is over."""
+
+    outcome: Literal["done", "failed", "interrupted"]
+    results: tuple[StepResult, ...]
+
+
+Event = (
+    ApplyStarted
+    | StepStarted
+    | StepRefined
+    | StepProgress
+    | StepDone
+    | StepFailed
+    | StepSkipped
+    | Interrupted
+    | ApplyEnded
+)

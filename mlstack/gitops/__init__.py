@@ -1,0 +1,1 @@
+"""Git facts: commit, branch, what is dirty, files at another commit."""

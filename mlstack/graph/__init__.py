@@ -1,0 +1,1 @@
+"""The desired state: digests of sources, environment identities, fingerprints, references and order."""

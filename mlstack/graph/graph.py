@@ -1,0 +1,130 @@
+"""The desired state as a graph: what each resource consists of and what it needs.
+
+A stage's inputs are known to different degrees before anything has run: the digest of a repository file is known, that
+of an upstream output is only known once the upstream stage is known to be up to date, restorable or done. So the graph
+holds `StageInputs`, and `entry_key` combines them with whatever outputs are known by then.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mlstack.graph.sources import EnvironmentIdentity, FileDigest
+from mlstack.spec.address import Address
+from mlstack.spec.spec import Out, Resource, Spec
+
+FINGERPRINT_RECIPE = 1
+"""Raised only with a migration: improving the recipe must never retrain the world."""
+
+GENERATED_PARAMS = "params.mlstack.yaml"
+"""The generated, committed file that carries inline params, env literals and environment identities into DVC's lock."""
+
+ParamValues = dict[str, dict[str, Any]]
+"""params file (relative to the stage's directory) → dotted key → value, exactly as DVC records it in `dvc.lock`."""
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """One dependency of a stage. `digest` is None for what a `producer` makes, and for a file that is missing."""
+
+    path: str
+    digest: FileDigest | None = None
+    producer: Address | None = None
+
+
+class StageInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """What determines the result of a stage; paths are relative to the project folder.
+
+    `modules` are the inputs that were added because the stage's Python entry imports them. `entry_name` is the stage's
+    name in `dvc.yaml`.
+    """
+
+    address: Address
+    entry_name: str
+    directory: str
+    cmd: str
+    deps: tuple[Input, ...]
+    params: ParamValues
+    outs: tuple[Out, ...]
+    modules: tuple[str, ...] = ()
+
+
+class Hashed(msgspec.Struct, frozen=True, kw_only=True):
+    """A dependency or output as `dvc.lock` records it, with a path relative to the project folder."""
+
+    path: str
+    digest: FileDigest
+
+
+class EntryKey(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that a stage's result depends on, all known. `out_paths` are sorted."""
+
+    cmd: str
+    deps: tuple[Hashed, ...]
+    params: ParamValues
+    out_paths: tuple[str, ...]
+
+
+class LockEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage in `dvc.lock`: the key and what came out."""
+
+    key: EntryKey
+    outs: tuple[Hashed, ...]
+
+    def digests(self) -> dict[str, FileDigest]:
+        """Return the digest of each output by path."""
+        return {out.path: out.digest for out in self.outs}
+
+
+class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
+    """The desired state of one environment.
+
+    `needs` lists, for each address, the addresses that must be done first; `order` is a topological order that is
+    stable under reordering of the file. `datasets` are the datasets that DVC holds, with their desired digest (None: not
+    known before it is fetched); those that Git tracks are left out.
+    """
+
+    spec: Spec
+    resources: dict[Address, Resource]
+    needs: dict[Address, tuple[Address, ...]]
+    order: tuple[Address, ...]
+    stages: dict[Address, StageInputs]
+    datasets: dict[Address, FileDigest | None] = {}
+    environments: dict[Address, EnvironmentIdentity] = {}
+
+
+def entry_key(inputs: StageInputs, known: Mapping[str, FileDigest]) -> EntryKey | tuple[str, ...]:
+    """Combine a stage's inputs with the digests of produced paths that are `known` by now.
+
+    Returns the complete key, or the paths whose digest is not known yet.
+    """
+    unknown = tuple(dep.path for dep in inputs.deps if dep.digest is None and dep.path not in known)
+    if unknown:
+        return unknown
+    deps = tuple(
+        Hashed(path=dep.path, digest=dep.digest if dep.digest is not None else known[dep.path])
+        for dep in sorted(inputs.deps, key=lambda dep: dep.path)
+    )
+    return EntryKey(
+        cmd=inputs.cmd,
+        deps=deps,
+        params=inputs.params,
+        out_paths=tuple(sorted(out.path for out in inputs.outs)),
+    )
+
+
+def fingerprint(key: EntryKey) -> str:
+    """Return the SHA-256 hex digest that names a stage's computation.
+
+    Sizes and file counts follow from the hashes and are left out, as in DVC's run-cache.
+    """
+    from hashlib import sha256
+
+    canonical = {
+        "recipe": FINGERPRINT_RECIPE,
+        "cmd": key.cmd,
+        "deps": [[dep.path, dep.digest.md5] for dep in key.deps],
+        "params": key.params,
+        "outs": key.out_paths,
+    }
+    return sha256(msgspec.json.encode(canonical, order="deterministic")).hexdigest()

@@ -1,0 +1,1 @@
+"""Pure: from desired, prior and observed to a plan. Nothing in here reads or writes the world."""

@@ -1,0 +1,1 @@
+"""Plan, events and diagnostics as text, JSON, Markdown and SVG. Decides nothing."""

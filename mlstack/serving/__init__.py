@@ -1,0 +1,1 @@
+"""The model server that endpoints run, and the supervisor that keeps it. Stands alone: imports nothing else of mlstack."""

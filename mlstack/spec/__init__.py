@@ -1,0 +1,1 @@
+"""What the user wrote: strict models, a loader with positions, environments, interpolation, schema export."""

@@ -1,0 +1,65 @@
+"""Addresses: one word for a resource in the file, the plan, the state and on the command line.
+
+stages.train                 a stage
+stages.train[depth=6]        one instance of a matrix stage
+churn/stages.train           a stage of the component `churn`
+"""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple, NewType
+
+Address = NewType("Address", str)
+
+
+class Kind(StrEnum):
+    """The sections of the file that hold resources; the values are the words used in addresses."""
+
+    POOL = "compute"
+    DATASET = "datasets"
+    STAGE = "stages"
+    MODEL = "models"
+    ENDPOINT = "endpoints"
+
+
+class AddressParts(NamedTuple):
+    """An address taken apart. `component` is "" at the top level; `instance` is "" outside a matrix."""
+
+    component: str
+    kind: Kind
+    name: str
+    instance: str
+
+
+NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
+_KINDS = "|".join(kind.value for kind in Kind)
+_ADDRESS = re.compile(
+    rf"(?:(?P<component>{NAME})/)?(?P<kind>{_KINDS})\.(?P<name>{NAME})(?:\[(?P<instance>[^\[\]]+)\])?"
+)
+
+
+def make_address(kind: Kind, name: str, *, component: str = "", instance: str = "") -> Address:
+    """Put an address together; `instance` is written as in `depth=6,seed=1`."""
+    head = f"{component}/" if component else ""
+    tail = f"[{instance}]" if instance else ""
+    return Address(f"{head}{kind.value}.{name}{tail}")
+
+
+def parse_address(text: str) -> AddressParts | None:
+    """Take an address apart; None if `text` is not one."""
+    found = _ADDRESS.fullmatch(text)
+    if found is None:
+        return None
+    return AddressParts(found["component"] or "", Kind(found["kind"]), found["name"], found["instance"] or "")
+
+
+def kind_of(address: Address) -> Kind:
+    """Return the kind of a well-formed address."""
+    head = address.partition("[")[0]
+    return Kind(head.rpartition("/")[2].partition(".")[0])
+
+
+def short_name(address: Address) -> str:
+    """Return the name without component and kind, with its instance: `train[depth=6]`."""
+    head, bracket, tail = address.partition("[")
+    return head.rpartition("/")[2].partition(".")[2] + bracket + tail

@@ -1,0 +1,228 @@
+"""The file after loading: every short form expanded, every reference an address, every value interpolated.
+
+These types are what the rest of mlstack works on; `spec/file.py` holds the strict models of what a person writes.
+They are frozen `msgspec` structs, so that a parsed file can be cached as JSON and read back in a millisecond.
+Paths are POSIX paths relative to the project folder (the one that holds `mlstack.yaml`). Sizes are bytes, durations seconds.
+"""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from mlstack.diagnostics import Position
+from mlstack.spec.address import Address
+
+Scalar = str | int | float | bool | None
+
+
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """An amount of compute: `cpu` in cores, `memory` in bytes, `gpu` in devices. None: not said."""
+
+    cpu: float | None = None
+    memory: int | None = None
+    gpu: int | None = None
+
+
+class Range(msgspec.Struct, frozen=True):
+    """`min` to `max`, both included."""
+
+    min: int
+    max: int
+
+
+class SecretRef(msgspec.Struct, frozen=True):
+    """Where a secret is found: `env://NAME` or `file://PATH`. Never its value."""
+
+    uri: str
+
+
+class Python(msgspec.Struct, frozen=True, kw_only=True):
+    """The Python environment of a stage or endpoint.
+
+    `system=True` is whatever `python` the PATH has: nothing of it is in the fingerprint. Otherwise `lock` names
+    `uv.lock`, `pylock.toml` or a `requirements.txt`, and `groups` the dependency groups that are taken from it.
+    """
+
+    system: bool = False
+    version: str | None = None
+    lock: str | None = None
+    groups: tuple[str, ...] = ()
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True, tag="pool"):
+    """A place where things run. `limits` bounds the whole pool, `each` is what one run or replica gets by default."""
+
+    address: Address
+    target: str = "local"
+    settings: dict[str, Any] = {}
+    accelerator: tuple[str, ...] = ()
+    capacity: tuple[str, ...] = ()
+    nodes: Range | None = None
+    limits: Resources = Resources()
+    each: Resources = Resources()
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag="dataset"):
+    """A file or folder at `path`. With `source` (a URL) it is fetched once and pinned in `mlstack.lock`."""
+
+    address: Address
+    path: str
+    source: str | None = None
+    mode: Literal["copy", "mount", "stream"] = "copy"
+    description: str = ""
+
+
+class Dep(msgspec.Struct, frozen=True):
+    """An input of a stage; `producer` is the stage or dataset that makes it, None for a file of the repository."""
+
+    path: str
+    producer: Address | None = None
+
+
+class Param(msgspec.Struct, frozen=True, kw_only=True):
+    """One parameter that a stage uses, under its dotted `key`; `file` is the user's params file, None when it is inline."""
+
+    key: str
+    value: Any
+    file: str | None = None
+
+
+class Out(msgspec.Struct, frozen=True, kw_only=True):
+    """An output of a stage. `cache=False`: kept in Git instead of DVC's cache. `plot` holds DVC's plot settings."""
+
+    path: str
+    role: Literal["out", "metric", "plot"] = "out"
+    name: str | None = None
+    cache: bool = True
+    plot: dict[str, Any] = {}
+
+
+class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A folder handed to a resumed run; `grace` is the time between the request to stop and the kill."""
+
+    path: str
+    grace: float = 30.0
+
+
+class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
+    """How often (`count`) or for how long (`window`, seconds) one cause of failure is tried again."""
+
+    cause: Literal["error", "preempted", "no-capacity", "out-of-memory", "timeout", "hang"]
+    count: int | None = None
+    window: float | None = None
+
+
+class Timeout(msgspec.Struct, frozen=True, kw_only=True):
+    """`run`: the whole run. `hang`: the time without any output and without a checkpoint."""
+
+    run: float | None = None
+    hang: float | None = None
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
+    """A command with inputs and outputs, in DVC's sense. It runs in `directory`, where its `dvc.yaml` lies."""
+
+    address: Address
+    cmd: str
+    pool: Address
+    directory: str = "."
+    deps: tuple[Dep, ...] = ()
+    params: tuple[Param, ...] = ()
+    env: dict[str, str] = {}
+    secrets: dict[str, SecretRef] = {}
+    outs: tuple[Out, ...] = ()
+    python: Python = Python(system=True)
+    nodes: int = 1
+    resources: Resources = Resources()
+    checkpoint: Checkpoint | None = None
+    retry: tuple[RetryRule, ...] = ()
+    timeout: Timeout = Timeout()
+    always: bool = False
+    description: str = ""
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """A bound on a recorded metric of `stage`; `metric` is a dotted path inside any of its metrics files."""
+
+    stage: Address
+    metric: str
+    min: float | None = None
+    max: float | None = None
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
+    """An output with a framework. Its version is the hash of the output. `code` is `module:Class` for framework python."""
+
+    address: Address
+    stage: Address
+    out: str
+    framework: str
+    code: str | None = None
+    directory: str = "."
+    gates: tuple[Gate, ...] = ()
+    description: str = ""
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One model behind an endpoint; `version` is a tag, commit or hash (`models.x@REV`), None for this commit's."""
+
+    model: Address
+    version: str | None = None
+    weight: int = 100
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
+    """A served model. `port` None: a free one is chosen once and kept."""
+
+    address: Address
+    pool: Address
+    variants: dict[str, Variant]
+    python: Python = Python(system=True)
+    env: dict[str, str] = {}
+    secrets: dict[str, SecretRef] = {}
+    replicas: Range = Range(1, 1)
+    resources: Resources = Resources()
+    port: int | None = None
+    description: str = ""
+
+
+Resource = Pool | Dataset | Stage | Model | Endpoint
+R = TypeVar("R", Pool, Dataset, Stage, Model, Endpoint)
+
+
+class Move(msgspec.Struct, frozen=True):
+    """An announced rename."""
+
+    source: Address
+    target: Address
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True):
+    """One environment of one project, ready to be resolved.
+
+    `directories` are the folders that hold a `dvc.yaml` (the project folder and one a component). `read_files` are the
+    files that the loader read, with the SHA-256 of each; together with `environment_variables` they are what a cached
+    spec depends on. `declared` gives the place of each address in its file.
+    """
+
+    file: str
+    project: str
+    environment: str
+    profile: str | None = None
+    resources: dict[Address, Resource]
+    declared: dict[Address, Position] = {}
+    directories: tuple[str, ...] = (".",)
+    moved: tuple[Move, ...] = ()
+    remote: str | None = None
+    registry: str | None = None
+    state: str | None = None
+    results: Literal["in-pull-request", "on-merge"] = "in-pull-request"
+    require_clean: bool = False
+    require_approval: bool = False
+    required_version: str | None = None
+    environment_variables: tuple[str, ...] = ()
+    read_files: dict[str, str] = {}
+
+    def of(self, kind: type[R]) -> dict[Address, R]:
+        """Return the resources of one type, in the order of the file."""
+        return {address: found for address, found in self.resources.items() if isinstance(found, kind)}

@@ -1,0 +1,1 @@
+"""The recorded state: reader and store, journal, locks, history, runs, backends."""
