@@ -66,9 +66,10 @@ class StageReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DatasetReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What DVC has recorded for a dataset (`.dvc` file), and whether those bytes can be had by hash."""
+    """What DVC has recorded for a dataset (`.dvc` file), from which source, and whether it can be had by hash."""
 
     recorded: FileDigest | None = None
+    source: str | None = None
     content: Observation = Present()
 
 
@@ -121,7 +122,7 @@ class StepContext(msgspec.Struct, kw_only=True):
     graph: ResourceGraph
     resource: Resource | None
     record: Record | None
-    versions: dict[Address, str]
+    versions: dict[str, str]
     say: Say
     stop: StopFlag
 
@@ -155,7 +156,7 @@ class SupportsRun(Protocol):
     name: str
 
     def check(self, stage: Stage, pool: Pool) -> Sequence[Diagnostic]:
-        """Say whether this stage could run here at all: capacity, accelerators, tools. Asked only for rows that would run."""
+        """Say whether this stage could run here: capacity, accelerators, tools. Asked only for rows that would run."""
         ...
 
     def start(self, order: RunOrder) -> tuple[int, float]:

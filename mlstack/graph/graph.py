@@ -79,8 +79,8 @@ class LockEntry(msgspec.Struct, frozen=True, kw_only=True):
 class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
     """The desired state of one environment.
 
-    `needs` lists, for each address, the addresses that must be done first; `order` is a topological order that is
-    stable under reordering of the file. `datasets` are the datasets that DVC holds, with their desired digest (None: not
+    `needs` lists, for each address, the addresses that must be done first; `order` is a topological order that does not
+    depend on the order of the file. `datasets` are the datasets that DVC holds, with their desired digest (None: not
     known before it is fetched); those that Git tracks are left out.
     """
 

@@ -1,1 +1,1 @@
-"""The model server that endpoints run, and the supervisor that keeps it. Stands alone: imports nothing else of mlstack."""
+"""The model server that endpoints run, and what keeps it. Stands alone: imports nothing else of mlstack."""

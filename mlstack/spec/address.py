@@ -63,3 +63,10 @@ def short_name(address: Address) -> str:
     """Return the name without component and kind, with its instance: `train[depth=6]`."""
     head, bracket, tail = address.partition("[")
     return head.rpartition("/")[2].partition(".")[2] + bracket + tail
+
+
+def slug(address: Address) -> str:
+    """Return the address as one path segment that is safe on every file system and object store."""
+    from urllib.parse import quote
+
+    return quote(address, safe="=,")

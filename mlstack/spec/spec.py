@@ -2,7 +2,8 @@
 
 These types are what the rest of mlstack works on; `spec/file.py` holds the strict models of what a person writes.
 They are frozen `msgspec` structs, so that a parsed file can be cached as JSON and read back in a millisecond.
-Paths are POSIX paths relative to the project folder (the one that holds `mlstack.yaml`). Sizes are bytes, durations seconds.
+Paths are POSIX paths relative to the project folder (the one that holds `mlstack.yaml`). Sizes are bytes, durations
+seconds.
 """
 
 from typing import Any, Literal, TypeVar
@@ -80,11 +81,16 @@ class Dep(msgspec.Struct, frozen=True):
 
 
 class Param(msgspec.Struct, frozen=True, kw_only=True):
-    """One parameter that a stage uses, under its dotted `key`; `file` is the user's params file, None when it is inline."""
+    """One parameter that a stage uses, under its dotted `key`.
+
+    `file` is the user's params file, None when it is inline. `own` marks a value of this matrix instance, which differs
+    from the one that the file gives.
+    """
 
     key: str
     value: Any
     file: str | None = None
+    own: bool = False
 
 
 class Out(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +157,10 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, tag="model"):
-    """An output with a framework. Its version is the hash of the output. `code` is `module:Class` for framework python."""
+    """An output with a framework; its version is the hash of the output.
+
+    `code` is `module:Class` (with `load` and `predict`) for framework `python`.
+    """
 
     address: Address
     stage: Address
