@@ -64,6 +64,10 @@ class ReasonCode(StrEnum):
     DESTROY_ASKED = "destroy-asked"
     MOVED = "moved"
     ACCEPTED = "accepted"
+    NOT_SELECTED = "not-selected"
+    KEPT = "kept"
+    THIS_MACHINE = "this-machine"
+    TRACKED_BY_GIT = "tracked-by-git"
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,136 @@
+"""From changes to a plan: the order of the steps, safety, and the digest that an approval is bound to."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from mlstack import __version__
+from mlstack.diagnostics import Diagnostic
+from mlstack.graph.change import Action, Change
+from mlstack.graph.graph import ResourceGraph
+from mlstack.planner.diff import Diffed
+from mlstack.planner.plan import Plan, Scope, Step
+from mlstack.spec.address import Address
+from mlstack.state.state import State
+
+
+class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
+    """What is noted in a plan about when and where it was made; not part of what is approved."""
+
+    created: str
+    commit: str | None
+    dirty: bool
+    in_flight: tuple[str, ...] = ()
+    settings: dict[str, Any] = {}
+
+
+def build_plan(
+    diffed: Diffed,
+    graph: ResourceGraph,
+    prior: State | None,
+    *,
+    scope: Scope,
+    circumstances: Circumstances,
+    diagnostics: Sequence[Diagnostic] = (),
+) -> Plan:
+    """Put the pending changes in order and seal them with a digest."""
+    changes = diffed.changes
+    touched = [change.address for change in changes if _needs_a_step(change)]
+    resources = prior.resources if prior else {}
+    prior_versions = {address: resources[address].version for address in touched if address in resources}
+    return Plan(
+        project=graph.spec.project,
+        environment=graph.spec.environment,
+        profile=graph.spec.profile,
+        mlstack_version=__version__,
+        created=circumstances.created,
+        scope=scope,
+        changes=changes,
+        steps=order_steps(changes, graph),
+        digest=digest_of(changes, graph, scope=scope, prior_versions=prior_versions),
+        lineage=prior.lineage if prior else None,
+        serial=prior.serial if prior else 0,
+        commit=circumstances.commit,
+        dirty=circumstances.dirty,
+        diagnostics=tuple(diagnostics),
+        in_flight=circumstances.in_flight,
+        versions=diffed.versions,
+        prior_versions=prior_versions,
+        settings=circumstances.settings,
+    )
+
+
+def order_steps(changes: Sequence[Change], graph: ResourceGraph) -> tuple[Step, ...]:
+    """Return the steps in an order that is valid when they are carried out one by one.
+
+    What is declared is done in the graph's order. Deletions need nothing and come first, so that a port or a place that
+    somebody else wants is free; a resource waits for the nearest pending ones that it needs, also through no-ops.
+    """
+    pending = {change.address: change for change in changes if _needs_a_step(change)}
+    gone = [address for address in pending if address not in graph.resources]
+    steps = [Step(address=address, action=pending[address].action) for address in sorted(gone)]
+    waits_for: dict[Address, frozenset[Address]] = {}
+    for address in graph.order:
+        nearest: set[Address] = set()
+        for need in graph.needs.get(address, ()):
+            nearest |= {need} if need in pending else waits_for.get(need, frozenset())
+        waits_for[address] = frozenset(nearest)
+        if address in pending:
+            steps.append(Step(address=address, action=pending[address].action, needs=tuple(sorted(nearest))))
+    return tuple(steps)
+
+
+def digest_of(
+    changes: Sequence[Change], graph: ResourceGraph, *, scope: Scope, prior_versions: dict[Address, int]
+) -> str:
+    """Return the SHA-256 of what is approved (design §7).
+
+    In it: the rows that do something, the content of their inputs, the prior versions of what they touch, the scope.
+    Not in it: commit, serial, wording, what was observed but does not decide (health, process ids).
+    """
+    from hashlib import sha256
+
+    rows = [_canonical(change, graph) for change in changes if _needs_a_step(change)]
+    approved = {
+        "format": 1,
+        "project": graph.spec.project,
+        "environment": graph.spec.environment,
+        "profile": graph.spec.profile,
+        "scope": scope,
+        "rows": rows,
+        "prior_versions": prior_versions,
+    }
+    return sha256(msgspec.json.encode(approved, order="deterministic")).hexdigest()
+
+
+def _canonical(change: Change, graph: ResourceGraph) -> dict[str, Any]:
+    inputs = graph.stages.get(change.address)
+    return {
+        "address": change.address,
+        "action": change.action,
+        "fields": change.fields,
+        "fingerprint": change.fingerprint,
+        "outs": change.outs,
+        "inputs": inputs if inputs is not None and change.action is not Action.DELETE else None,
+        "after": change.after,
+    }
+
+
+def _needs_a_step(change: Change) -> bool:
+    return change.action is not Action.NO_OP
+
+
+def may_refine(planned: Action, actual: Action) -> bool:
+    """Whether doing `actual` stays within an approval of `planned`: less is allowed, more never (design §7)."""
+    return actual is planned or actual in _LESS.get(planned, ())
+
+
+_LESS: dict[Action, tuple[Action, ...]] = {
+    Action.RUN: (Action.RESTORE, Action.NO_OP, Action.FOLLOW, Action.UPDATE, Action.ACCEPT),
+    Action.FOLLOW: (Action.RESTORE, Action.NO_OP, Action.UPDATE),
+    Action.RESTORE: (Action.NO_OP, Action.UPDATE),
+    Action.REPLACE: (Action.UPDATE, Action.NO_OP),
+    Action.UPDATE: (Action.NO_OP,),
+    Action.CANCEL: (Action.NO_OP,),
+}

@@ -1,0 +1,90 @@
+"""What happens to a dataset that DVC holds."""
+
+from mlstack.diagnostics import Diagnostic
+from mlstack.drivers.base import Absent, DatasetReading, NotChecked
+from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
+from mlstack.graph.sources import FileDigest
+from mlstack.spec.address import Address, Kind
+from mlstack.spec.spec import Dataset
+
+
+def diff_dataset(
+    dataset: Dataset, desired: FileDigest | None, reading: DatasetReading
+) -> tuple[Change, FileDigest | None]:
+    """Return the row and the digest that the dataset will have (None: known after apply)."""
+    recorded = reading.recorded
+    if dataset.source is not None:
+        return _diff_source(dataset, reading)
+    if desired is None:
+        return _row(dataset.address, Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE), reading=reading), recorded
+    if recorded is None:
+        return _row(dataset.address, Action.CREATE, Reason(code=ReasonCode.NOT_RECORDED), after=desired), desired
+    if recorded.md5 != desired.md5:
+        reason = Reason(code=ReasonCode.CONTENT_CHANGED, subject=dataset.path, before=recorded.md5, after=desired.md5)
+        return _row(dataset.address, Action.UPDATE, reason, before=recorded, after=desired), desired
+    return _row(dataset.address, Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE), reading=reading), recorded
+
+
+def _diff_source(dataset: Dataset, reading: DatasetReading) -> tuple[Change, FileDigest | None]:
+    recorded = reading.recorded
+    if recorded is None:
+        reason = Reason(code=ReasonCode.NOT_FETCHED, subject=dataset.source or "")
+        return _row(dataset.address, Action.CREATE, reason, unknown=True), None
+    if reading.source != dataset.source:
+        reason = Reason(code=ReasonCode.SOURCE_CHANGED, before=reading.source, after=dataset.source)
+        return _row(dataset.address, Action.UPDATE, reason, before=recorded, unknown=True), None
+    if isinstance(reading.content, Absent):
+        # The pin in mlstack.lock makes a second fetch give the same bytes, or fail.
+        reason = Reason(code=ReasonCode.OUT_MISSING, subject=dataset.path)
+        return _row(dataset.address, Action.UPDATE, reason, before=recorded, after=recorded), recorded
+    return _row(dataset.address, Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE), reading=reading), recorded
+
+
+def check_dataset(dataset: Dataset, desired: FileDigest | None, reading: DatasetReading) -> Diagnostic | None:
+    """Say what is wrong with a dataset that is neither here nor to be had by hash."""
+    if dataset.source is not None or desired is not None:
+        return None
+    if reading.recorded is None:
+        return Diagnostic(
+            code="dataset-missing",
+            summary="Dataset not found",
+            detail=f"There is no file or folder at {dataset.path}, and none was ever recorded.",
+            hint="Put the data there, correct `path`, or give a `source` to fetch it from.",
+            address=dataset.address,
+        )
+    if isinstance(reading.content, Absent):
+        return Diagnostic(
+            code="dataset-not-here",
+            summary="Dataset is not on this machine",
+            detail=f"{dataset.path} is recorded as {reading.recorded.md5}, which is neither in the workspace nor in "
+            "DVC's cache.",
+            hint="Fetch it from the remote.",
+            command=f"dvc pull {dataset.path}",
+            address=dataset.address,
+        )
+    return None
+
+
+def _row(
+    address: Address,
+    action: Action,
+    reason: Reason,
+    *,
+    before: FileDigest | None = None,
+    after: FileDigest | None = None,
+    unknown: bool = False,
+    reading: DatasetReading | None = None,
+) -> Change:
+    fields: tuple[FieldDiff, ...] = ()
+    if action is not Action.NO_OP:
+        old, new = before.md5 if before else None, after.md5 if after else None
+        fields = (FieldDiff(path="version", before=old, after=new, unknown=unknown),)
+    content = reading.content if reading else None
+    return Change(
+        address=address,
+        kind=Kind.DATASET,
+        action=action,
+        reasons=(reason,),
+        fields=fields,
+        not_checked=content.reason if isinstance(content, NotChecked) else "",
+    )

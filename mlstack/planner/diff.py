@@ -1,0 +1,277 @@
+"""From desired, prior and observed to changes: pure, total, exactly one `Change` per address, sorted."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, assert_never
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic
+from mlstack.drivers.base import Absent, DatasetReading, NotChecked, Readings, StageReading, Unreadable
+from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
+from mlstack.graph.graph import ResourceGraph
+from mlstack.graph.sources import FileDigest
+from mlstack.planner.datasets import check_dataset, diff_dataset
+from mlstack.planner.models import diff_model, judge
+from mlstack.planner.plan import Scope
+from mlstack.planner.resources import delete_row, diff_resource
+from mlstack.planner.scope import select
+from mlstack.planner.stages import Decision, StageView, decide_stage
+from mlstack.spec.address import Address, Kind
+from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Stage
+from mlstack.state.state import State
+
+Describe = Callable[[Endpoint, Mapping[str, str | None]], Mapping[str, Any]]
+"""Gives the attributes that an endpoint should have, from the versions of its models (None: known after apply)."""
+
+
+class Diffed(msgspec.Struct, frozen=True, kw_only=True):
+    """The changes, and what is known before anything is done: digests by path, and versions of models.
+
+    `views` is what the executor needs to decide about a stage again when more is known.
+    """
+
+    changes: tuple[Change, ...]
+    known: dict[str, FileDigest]
+    versions: dict[str, str | None]
+    views: dict[Address, StageView]
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+
+def diff(
+    graph: ResourceGraph,
+    prior: State | None,
+    readings: Readings,
+    *,
+    scope: Scope,
+    describe: Describe,
+    pins: Mapping[str, str],
+) -> Diffed:
+    """Compare the file with the world.
+
+    `pins` are the resolved versions of `models.x@REV`. Resources whose driver has already returned a finished row
+    (`readings.changes`) get that row.
+    """
+    walk = _Walk(graph, prior, readings, scope=scope, describe=describe, pins=pins)
+    return walk.diff()
+
+
+class _Walk:
+    """One walk in topological order, collecting what is known on the way."""
+
+    def __init__(
+        self,
+        graph: ResourceGraph,
+        prior: State | None,
+        readings: Readings,
+        *,
+        scope: Scope,
+        describe: Describe,
+        pins: Mapping[str, str],
+    ) -> None:
+        self.graph = graph
+        self.prior = prior
+        self.readings = readings
+        self.scope = scope
+        self.describe = describe
+        self.selected = select(graph, scope, self._exists)
+        self.changes: dict[Address, Change] = {}
+        self.known: dict[str, FileDigest] = {}
+        self.versions: dict[str, str | None] = dict(pins)
+        self.views: dict[Address, StageView] = {}
+        self.diagnostics: list[Diagnostic] = []
+
+    def diff(self) -> Diffed:
+        for address in self.graph.order:
+            change = self.readings.changes.get(address) or self._row(address)
+            self.changes[address] = change
+        self._removed()
+        return Diffed(
+            changes=tuple(self.changes[address] for address in sorted(self.changes)),
+            known=self.known,
+            versions=self.versions,
+            views=self.views,
+            diagnostics=tuple(self.diagnostics),
+        )
+
+    def _row(self, address: Address) -> Change:
+        resource = self.graph.resources[address]
+        match resource:
+            case Pool():
+                return _no_op(address, Kind.POOL, ReasonCode.THIS_MACHINE)
+            case Dataset():
+                return self._dataset(resource)
+            case Stage():
+                return self._stage(resource)
+            case Model():
+                return self._model(resource)
+            case Endpoint():
+                return self._endpoint(resource)
+            case _:
+                assert_never(resource)
+
+    # ------------------------------------------------------------------------------------------------ data
+
+    def _dataset(self, dataset: Dataset) -> Change:
+        address = dataset.address
+        if address not in self.graph.datasets:
+            return _no_op(address, Kind.DATASET, ReasonCode.TRACKED_BY_GIT)
+        desired = self.graph.datasets[address]
+        reading = self.readings.datasets.get(address, DatasetReading())
+        change, digest = diff_dataset(dataset, desired, reading)
+        if self.scope.destroy:
+            change, digest = _no_op(address, Kind.DATASET, ReasonCode.KEPT), reading.recorded
+        elif address not in self.selected:
+            change, digest = self._left_out(change), reading.recorded
+        elif (problem := check_dataset(dataset, desired, reading)) is not None:
+            self.diagnostics.append(problem)
+        if digest is not None:
+            self.known[dataset.path] = digest
+        return change
+
+    # ------------------------------------------------------------------------------------------------ stages
+
+    def _stage(self, stage: Stage) -> Change:
+        address = stage.address
+        reading = self.readings.stages.get(address, StageReading())
+        view = StageView(
+            stage=stage,
+            inputs=self.graph.stages[address],
+            reading=reading,
+            acceptance=self.prior.accepted.get(address) if self.prior else None,
+            run=self.readings.running.get(address),
+            forced=address in self.scope.replace,
+        )
+        self.views[address] = view
+        decision = decide_stage(view, self.known)
+        change = _stage_row(view, decision, needs=self.graph.needs.get(address, ()))
+        entry = decision.entry
+        if self.scope.destroy:
+            change, entry = self._destroyed_stage(view), reading.recorded
+        elif address not in self.selected:
+            change, entry = self._left_out(change), reading.recorded
+        if entry is not None:
+            self.known.update(entry.digests())
+        return change
+
+    def _destroyed_stage(self, view: StageView) -> Change:
+        """Results are kept; a run that is going on is cancelled."""
+        address = view.stage.address
+        if view.run is None:
+            return _no_op(address, Kind.STAGE, ReasonCode.KEPT)
+        reason = Reason(code=ReasonCode.DESTROY_ASKED)
+        return Change(address=address, kind=Kind.STAGE, action=Action.CANCEL, reasons=(reason,))
+
+    # ------------------------------------------------------------------------------------------------ models
+
+    def _model(self, model: Model) -> Change:
+        address = model.address
+        recorded = self.readings.stages.get(model.stage, StageReading()).recorded
+        before = _digest_of(model.out, recorded.digests() if recorded else {})
+        after = _digest_of(model.out, self.known)
+        made_by = self.changes.get(model.stage)
+        if made_by is not None and made_by.action in (Action.RUN, Action.FOLLOW) and not made_by.is_always:
+            after = None
+        self.versions[address] = after
+        if self.scope.destroy:
+            return _no_op(address, Kind.MODEL, ReasonCode.KEPT)
+        unsure = tuple(
+            gate.stage
+            for gate in model.gates
+            if (change := self.changes.get(gate.stage)) is not None
+            and change.action not in (Action.NO_OP, Action.UPDATE, Action.ACCEPT, Action.CANCEL)
+        )
+        change = diff_model(
+            model,
+            before=before,
+            after=after,
+            gate_stages_pending=tuple(dict.fromkeys(unsure)),
+            gates=judge(model, self.readings.metrics),
+        )
+        return change if address in self.selected else self._left_out(change)
+
+    # ------------------------------------------------------------------------------------------------ endpoints
+
+    def _endpoint(self, endpoint: Endpoint) -> Change:
+        address = endpoint.address
+        record = self.prior.resources.get(address) if self.prior else None
+        observation = self.readings.observations.get(address, Absent(reason="never made"))
+        if self.scope.destroy:
+            if record is None:
+                return _no_op(address, Kind.ENDPOINT, ReasonCode.UP_TO_DATE)
+            return delete_row(record, ReasonCode.DESTROY_ASKED)
+        if isinstance(observation, Unreadable):
+            self.diagnostics.append(observation.diagnostic)
+            observation = NotChecked(reason=observation.diagnostic.summary)
+        change = diff_resource(
+            address,
+            desired=self.describe(endpoint, self.versions),
+            record=record,
+            observation=observation,
+            forced=address in self.scope.replace,
+        )
+        change = msgspec.structs.replace(change, needs=self.graph.needs.get(address, ()))
+        return change if address in self.selected else self._left_out(change)
+
+    def _removed(self) -> None:
+        """Add what was recorded and is no longer declared."""
+        for address, record in (self.prior.resources if self.prior else {}).items():
+            if address in self.changes:
+                continue
+            if self.scope.partial and address not in self.scope.targets:
+                continue
+            code = ReasonCode.DESTROY_ASKED if self.scope.destroy else ReasonCode.REMOVED_FROM_FILE
+            self.changes[address] = delete_row(record, code)
+
+    # ------------------------------------------------------------------------------------------------ scope
+
+    def _exists(self, address: Address) -> bool:
+        """Whether a recorded result can be used as it is (asked of what a target needs)."""
+        stage = self.readings.stages.get(address)
+        if stage is not None:
+            return stage.recorded is not None and not isinstance(stage.outs, Absent)
+        dataset = self.readings.datasets.get(address)
+        if dataset is not None:
+            return dataset.recorded is not None and not isinstance(dataset.content, Absent)
+        return address not in self.graph.datasets
+
+    def _left_out(self, change: Change) -> Change:
+        if change.action is Action.NO_OP:
+            return change
+        return _no_op(change.address, change.kind, ReasonCode.NOT_SELECTED)
+
+
+def _stage_row(view: StageView, decision: Decision, *, needs: tuple[Address, ...]) -> Change:
+    """Turn a decision into a row, with the outputs before and after where they differ."""
+    recorded = view.reading.recorded.digests() if view.reading.recorded else {}
+    after = decision.entry.digests() if decision.entry else {}
+    fields: tuple[FieldDiff, ...] = ()
+    if decision.action in (Action.RUN, Action.FOLLOW, Action.RESTORE):
+        fields = tuple(
+            FieldDiff(
+                path=f"outs.{out.name or out.path}",
+                before=recorded[out.path].md5 if out.path in recorded else None,
+                after=after[out.path].md5 if out.path in after and decision.action is Action.RESTORE else None,
+                unknown=decision.action is not Action.RESTORE,
+            )
+            for out in view.inputs.outs
+        )
+    return Change(
+        address=view.stage.address,
+        kind=Kind.STAGE,
+        action=decision.action,
+        reasons=decision.reasons,
+        fields=fields,
+        fingerprint=decision.fingerprint,
+        outs={path: digest.md5 for path, digest in after.items()},
+        needs=needs,
+        not_checked=decision.not_checked,
+    )
+
+
+def _digest_of(path: str, digests: Mapping[str, FileDigest]) -> str | None:
+    found = digests.get(path)
+    return found.md5 if found is not None else None
+
+
+def _no_op(address: Address, kind: Kind, code: ReasonCode) -> Change:
+    return Change(address=address, kind=kind, action=Action.NO_OP, reasons=(Reason(code=code),))

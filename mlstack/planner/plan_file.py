@@ -1,0 +1,124 @@
+"""A plan as a file: written by `plan --out`, carried out by `apply FILE`."""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from mlstack import __version__
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.planner.plan import PLAN_FORMAT, Plan
+
+_MAGIC = "mlstack-plan"
+
+
+class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The envelope: `seal` is the SHA-256 of the plan's bytes, so that an edited file is found out."""
+
+    kind: str
+    format_version: str
+    seal: str
+    plan: msgspec.Raw
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write the plan atomically. It holds no secret values, but it does hold names: treat it like the repository."""
+    from hashlib import sha256
+
+    raw = msgspec.json.encode(plan)
+    file = PlanFile(kind=_MAGIC, format_version=PLAN_FORMAT, seal=sha256(raw).hexdigest(), plan=msgspec.Raw(raw))
+    waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with waiting.open("wb") as stream:
+            stream.write(msgspec.json.encode(file))
+            stream.flush()
+            os.fsync(stream.fileno())
+        waiting.replace(path)
+    except OSError as error:
+        waiting.unlink(missing_ok=True)
+        raise MlstackError(
+            _problem("plan-not-saved", "The plan could not be saved", path, detail=error.strerror or "")
+        ) from error
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan file. Raises `MlstackError` for one that is missing, not a plan, edited, or of another version."""
+    from hashlib import sha256
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise MlstackError(
+            _problem("plan-file-unreadable", "The plan file cannot be read", path, detail=error.strerror or "")
+        ) from error
+    try:
+        file = msgspec.json.decode(data, type=PlanFile)
+    except msgspec.DecodeError as error:
+        raise MlstackError(_problem("plan-file-invalid", "Not a plan file", path)) from error
+    if file.kind != _MAGIC:
+        raise MlstackError(_problem("plan-file-invalid", "Not a plan file", path))
+    if file.format_version.partition(".")[0] != PLAN_FORMAT.partition(".")[0]:
+        raise MlstackError(
+            _problem(
+                "plan-file-version",
+                "The plan file has another format",
+                path,
+                detail=f"Its format is {file.format_version}; mlstack {__version__} reads {PLAN_FORMAT}.",
+            )
+        )
+    if sha256(file.plan).hexdigest() != file.seal:
+        raise MlstackError(
+            _problem(
+                "plan-file-edited",
+                "The plan file was changed after it was written",
+                path,
+                detail="Its content does not fit its seal.",
+            )
+        )
+    try:
+        return msgspec.json.decode(file.plan, type=Plan)
+    except msgspec.ValidationError as error:
+        raise MlstackError(_problem("plan-file-invalid", "Not a plan file", path, detail=str(error))) from error
+
+
+def check_fresh(saved: Plan, now: Plan) -> Diagnostic | None:
+    """Say whether a saved plan is stale or foreign. `now` is the plan made this moment with the same scope."""
+    if (saved.project, saved.environment) != (now.project, now.environment):
+        return Diagnostic(
+            code="plan-file-foreign",
+            summary="The plan is of another project or environment",
+            detail=f"It was made for {saved.project} ({saved.environment}); this is {now.project} ({now.environment}).",
+        )
+    if saved.lineage is not None and saved.lineage != now.lineage:
+        return _stale("It was made against another state (the lineage differs).")
+    if saved.serial != now.serial:
+        return _stale(f"The state has changed since it was made (serial {saved.serial}, now {now.serial}).")
+    if saved.commit != now.commit:
+        return _stale(f"It was made at commit {_short(saved.commit)}; the work tree is at {_short(now.commit)}.")
+    if saved.digest != now.digest:
+        return _stale("Planned again this moment, the changes are not the same.")
+    return None
+
+
+def _stale(detail: str) -> Diagnostic:
+    return Diagnostic(
+        code="plan-file-stale",
+        summary="The plan is stale",
+        detail=detail,
+        hint="Make a new one, and have a look at it.",
+        command="mlstack plan --out FILE",
+    )
+
+
+def _short(commit: str | None) -> str:
+    return commit[:10] if commit else "none"
+
+
+def _problem(code: str, summary: str, path: Path, *, detail: str = "") -> Diagnostic:
+    return Diagnostic(
+        code=code,
+        summary=summary,
+        detail=f"{path}: {detail}" if detail else f"{path}",
+        hint="Make a new one.",
+        command=f"mlstack plan --out {path}",
+    )

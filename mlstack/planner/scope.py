@@ -1,0 +1,83 @@
+"""Which addresses a plan is about: `--target`, `--exclude`, and what `mlstack run` was asked for."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean
+from mlstack.graph.graph import ResourceGraph
+from mlstack.planner.plan import Scope
+from mlstack.spec.address import Address, Kind, kind_of
+
+
+def expand_addresses(words: Iterable[str], graph: ResourceGraph, *, option: str = "ADDR") -> tuple[Address, ...]:
+    """Turn what a person typed into addresses; a matrix stage's name means all its instances.
+
+    A bare name is accepted when only one resource has it. Raises `MlstackError` with every word that fits nothing.
+    """
+    found: list[Address] = []
+    wrong: list[Diagnostic] = []
+    known = list(graph.resources)
+    for word in words:
+        matches = [address for address in known if address == word or address.startswith(f"{word}[")]
+        if not matches:
+            matches = [address for address in known if address.partition("[")[0].rpartition(".")[2] == word]
+            if len({match.partition("[")[0] for match in matches}) > 1:
+                matches = []
+        if matches:
+            found.extend(matches)
+            continue
+        near = did_you_mean(word, [*known, *{address.partition("[")[0] for address in known}])
+        wrong.append(
+            Diagnostic(
+                code="unknown-address",
+                summary="No such resource",
+                detail=f"{option} {word!r} is not an address of this project.",
+                hint=near[0].upper() + near[1:] if near else "`mlstack graph` shows every address.",
+            )
+        )
+    if wrong:
+        raise MlstackError(*wrong)
+    return tuple(dict.fromkeys(found))
+
+
+def select(graph: ResourceGraph, scope: Scope, exists: Callable[[Address], bool]) -> frozenset[Address]:
+    """Return the addresses that the plan may change.
+
+    A target takes along what it needs and does not exist yet; what is recorded upstream is used as it is. An exclusion
+    takes along everything that needs it.
+    """
+    if scope.targets:
+        return _targets(graph, scope.targets, exists)
+    excluded = set(scope.excludes)
+    for address in graph.order:
+        if any(need in excluded for need in graph.needs.get(address, ())):
+            excluded.add(address)
+    return frozenset(address for address in graph.order if address not in excluded)
+
+
+def _targets(graph: ResourceGraph, targets: Sequence[Address], exists: Callable[[Address], bool]) -> frozenset[Address]:
+    chosen: set[Address] = set()
+    waiting = list(targets)
+    while waiting:
+        address = waiting.pop()
+        if address in chosen:
+            continue
+        chosen.add(address)
+        waiting.extend(need for need in graph.needs.get(address, ()) if _is_wanted(need, exists))
+    return frozenset(chosen)
+
+
+def _is_wanted(need: Address, exists: Callable[[Address], bool]) -> bool:
+    # A model makes nothing itself: it is looked through to the stage that it comes from.
+    return kind_of(need) is Kind.MODEL or not exists(need)
+
+
+def upstream_of(graph: ResourceGraph, addresses: Iterable[Address]) -> tuple[Address, ...]:
+    """Return `addresses` and everything that they need, in order."""
+    chosen: set[Address] = set()
+    waiting = list(addresses)
+    while waiting:
+        address = waiting.pop()
+        if address not in chosen:
+            chosen.add(address)
+            waiting.extend(graph.needs.get(address, ()))
+    return tuple(address for address in graph.order if address in chosen)

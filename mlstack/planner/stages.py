@@ -1,0 +1,181 @@
+"""What happens to a stage, given what is known: the one decision that planning and applying share."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from mlstack.drivers.base import Absent, NotChecked, StageReading
+from mlstack.graph.change import Action, Reason, ReasonCode
+from mlstack.graph.graph import GENERATED_PARAMS, EntryKey, LockEntry, StageInputs, entry_key, fingerprint
+from mlstack.graph.sources import FileDigest
+from mlstack.spec.address import Address
+from mlstack.spec.spec import Stage
+from mlstack.state.state import Acceptance, RunRecord
+
+
+class StageView(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that bears on the decision about one stage, beside the digests of its inputs."""
+
+    stage: Stage
+    inputs: StageInputs
+    reading: StageReading
+    acceptance: Acceptance | None = None
+    run: RunRecord | None = None
+    forced: bool = False
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do, why, and the outputs that it is known to lead to (None: known after apply)."""
+
+    action: Action
+    reasons: tuple[Reason, ...]
+    key: EntryKey | None = None
+    fingerprint: str | None = None
+    entry: LockEntry | None = None
+    not_checked: str = ""
+
+
+def decide_stage(view: StageView, known: Mapping[str, FileDigest]) -> Decision:
+    """Decide about one stage from what is known by now. Pure; see design §4 and §5."""
+    key = entry_key(view.inputs, known)
+    if not isinstance(key, EntryKey):
+        return _decide_unknown(view, key, known)
+    print_of_key = fingerprint(key)
+    recorded = view.reading.recorded
+    same = recorded is not None and fingerprint(recorded.key) == print_of_key
+    if view.forced or view.stage.always:
+        code = ReasonCode.FORCED if view.forced else ReasonCode.ALWAYS
+        differences = () if same else explain_keys(recorded.key if recorded else None, key, view.inputs)
+        reasons = differences if differences and not view.forced else (Reason(code=code), *differences)
+        entry = recorded if same and view.stage.always else None
+        return Decision(action=Action.RUN, reasons=reasons, key=key, fingerprint=print_of_key, entry=entry)
+    if same and recorded is not None and not isinstance(view.reading.outs, Absent):
+        return _decide_recorded(view, key, print_of_key, recorded)
+    return _decide_changed(view, key, print_of_key)
+
+
+def _decide_recorded(view: StageView, key: EntryKey, print_of_key: str, recorded: LockEntry) -> Decision:
+    """The recorded result fits and can be had."""
+    outs = view.reading.outs
+    not_checked = outs.reason if isinstance(outs, NotChecked) else ""
+    action, reason = Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE)
+    if view.run is not None and view.run.fingerprint != print_of_key:
+        action, reason = Action.CANCEL, Reason(code=ReasonCode.SUPERSEDED, subject=view.run.fingerprint[:12])
+    elif not view.reading.defined:
+        action, reason = Action.UPDATE, Reason(code=ReasonCode.DEFINITION_CHANGED)
+    return Decision(
+        action=action,
+        reasons=(reason,),
+        key=key,
+        fingerprint=print_of_key,
+        entry=recorded,
+        not_checked=not_checked,
+    )
+
+
+def _decide_changed(view: StageView, key: EntryKey, print_of_key: str) -> Decision:
+    """No fitting result is recorded (or its outputs are gone): accept, follow, restore or run."""
+    recorded, cached = view.reading.recorded, view.reading.cached
+    differences = explain_keys(recorded.key if recorded else None, key, view.inputs)
+    if not differences:
+        differences = tuple(Reason(code=ReasonCode.OUT_MISSING, subject=path) for path in view.reading.missing)
+    accepted = view.acceptance
+    if (
+        accepted is not None
+        and recorded is not None
+        and accepted.fingerprint == print_of_key
+        and accepted.recorded_fingerprint == fingerprint(recorded.key)
+        and not isinstance(view.reading.outs, Absent)
+    ):
+        reason = Reason(code=ReasonCode.ACCEPTED, subject=accepted.because)
+        entry = LockEntry(key=key, outs=recorded.outs)
+        return Decision(
+            action=Action.ACCEPT,
+            reasons=(reason, *differences),
+            key=key,
+            fingerprint=print_of_key,
+            entry=entry,
+        )
+    if cached is not None and fingerprint(cached.key) == print_of_key:
+        reasons = (Reason(code=ReasonCode.IN_RUN_CACHE), *differences)
+        return Decision(action=Action.RESTORE, reasons=reasons, key=key, fingerprint=print_of_key, entry=cached)
+    action = Action.RUN
+    extra: tuple[Reason, ...] = ()
+    if view.run is not None and view.run.fingerprint == print_of_key:
+        action, extra = Action.FOLLOW, (Reason(code=ReasonCode.RUNNING, subject=f"pid {view.run.pid}"),)
+    elif view.run is not None:
+        extra = (Reason(code=ReasonCode.SUPERSEDED, subject=view.run.fingerprint[:12]),)
+    return Decision(action=action, reasons=(*extra, *differences), key=key, fingerprint=print_of_key)
+
+
+def _decide_unknown(view: StageView, unknown: tuple[str, ...], known: Mapping[str, FileDigest]) -> Decision:
+    """Some input is known only after apply: the stage runs unless that input turns out to be unchanged."""
+    makers = {dep.path: dep.producer for dep in view.inputs.deps if dep.producer is not None}
+    causes = tuple(
+        Reason(code=ReasonCode.UPSTREAM_CHANGES, subject=str(address))
+        for address in sorted({makers[path] for path in unknown if path in makers})
+    )
+    recorded = view.reading.recorded
+    if recorded is None:
+        return Decision(action=Action.RUN, reasons=(Reason(code=ReasonCode.NOT_RECORDED), *causes))
+    assumed = {out.path: out.digest for out in recorded.key.deps if out.path in unknown}
+    key = entry_key(view.inputs, {**known, **assumed})
+    differences = explain_keys(recorded.key, key, view.inputs) if isinstance(key, EntryKey) else ()
+    return Decision(action=Action.RUN, reasons=(*causes, *differences))
+
+
+def explain_keys(before: EntryKey | None, after: EntryKey, inputs: StageInputs) -> tuple[Reason, ...]:
+    """Name every component in which two keys differ, from what to what."""
+    if before is None:
+        return (Reason(code=ReasonCode.NOT_RECORDED),)
+    found: list[Reason] = []
+    if before.cmd != after.cmd:
+        found.append(Reason(code=ReasonCode.COMMAND_CHANGED, before=before.cmd, after=after.cmd))
+    old = {dep.path: dep.digest.md5 for dep in before.deps}
+    new = {dep.path: dep.digest.md5 for dep in after.deps}
+    for path in sorted(old.keys() | new.keys()):
+        found.extend(_dep_reason(path, old.get(path), new.get(path)))
+    found.extend(_param_reasons(before.params, after.params, inputs.entry_name))
+    if before.out_paths != after.out_paths:
+        gone, added = set(before.out_paths) - set(after.out_paths), set(after.out_paths) - set(before.out_paths)
+        found.append(Reason(code=ReasonCode.OUTS_CHANGED, before=sorted(gone) or None, after=sorted(added) or None))
+    return tuple(found)
+
+
+def _dep_reason(path: str, before: str | None, after: str | None) -> Iterable[Reason]:
+    if before == after:
+        return
+    if before is None:
+        yield Reason(code=ReasonCode.DEP_ADDED, subject=path, after=after)
+    elif after is None:
+        yield Reason(code=ReasonCode.DEP_REMOVED, subject=path, before=before)
+    else:
+        yield Reason(code=ReasonCode.DEP_CHANGED, subject=path, before=before, after=after)
+
+
+def _param_reasons(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]], entry_name: str
+) -> Iterable[Reason]:
+    for file in sorted(before.keys() | after.keys()):
+        old, new = before.get(file, {}), after.get(file, {})
+        for key in sorted(old.keys() | new.keys()):
+            if old.get(key) != new.get(key) or (key in old) != (key in new):
+                yield _param_reason(file, key, old.get(key), new.get(key), entry_name)
+
+
+def _param_reason(file: str, key: str, before: Any, after: Any, entry_name: str) -> Reason:
+    """Translate a key of the generated params back into the words of the user's file."""
+    if file.rpartition("/")[2] == GENERATED_PARAMS:
+        own = f"stages.{entry_name}."
+        if key == f"{own}python":
+            return Reason(code=ReasonCode.ENVIRONMENT_CHANGED, before=before, after=after)
+        if key == f"{own}env":
+            return Reason(code=ReasonCode.ENV_CHANGED, before=before, after=after)
+        key = key.removeprefix(own).removeprefix("params.")
+    return Reason(code=ReasonCode.PARAM_CHANGED, subject=key, before=before, after=after)
+
+
+def producers_of(inputs: StageInputs) -> frozenset[Address]:
+    """Return the stages and datasets whose outputs this stage uses."""
+    return frozenset(dep.producer for dep in inputs.deps if dep.producer is not None)
