@@ -1,0 +1,50 @@
+"""The one table of commands: what there is, what it is for, and where it lives.
+
+A command's module is imported only when that command is invoked, so that `--help` costs nothing and a new heavy
+dependency of one command cannot slow down the others.
+"""
+
+from typing import NamedTuple
+
+MAIN = "Main commands"
+STAGES = "Work on stages"
+LOOK = "Look at what there is"
+HOUSEKEEPING = "Housekeeping"
+
+GROUPS = (MAIN, STAGES, LOOK, HOUSEKEEPING)
+
+
+class CommandEntry(NamedTuple):
+    """One command. `stream` marks those whose `--json` output is one event a line instead of one document."""
+
+    name: str
+    module: str
+    function: str
+    help: str
+    group: str
+    stream: bool = False
+
+
+COMMANDS: tuple[CommandEntry, ...] = (
+    CommandEntry("init", "mlstack.cli.init", "init", "Make a folder ready: Git, DVC and a first mlstack.yaml", MAIN),
+    CommandEntry("validate", "mlstack.cli.validate", "validate", "Check mlstack.yaml and list every fault in it", MAIN),
+    CommandEntry("plan", "mlstack.cli.plan", "plan", "Show what would change, and why", MAIN),
+    CommandEntry("apply", "mlstack.cli.apply", "apply", "Make it so: carry out the plan", MAIN, stream=True),
+    CommandEntry("destroy", "mlstack.cli.destroy", "destroy", "Take down what apply has made", MAIN, stream=True),
+    CommandEntry("run", "mlstack.cli.run", "run", "Run stages for a try, recording nothing", STAGES, stream=True),
+    CommandEntry("compare", "mlstack.cli.compare", "compare", "Compare metrics, params and data with a commit", STAGES),
+    CommandEntry("explain", "mlstack.cli.explain", "explain", "Say why a stage would run, or not", STAGES),
+    CommandEntry("accept", "mlstack.cli.accept", "accept", "Say that a change does not alter a result", STAGES),
+    CommandEntry("status", "mlstack.cli.status", "status", "Show what is there and whether it is well", LOOK),
+    CommandEntry("show", "mlstack.cli.show", "show", "Show one resource, or a saved plan", LOOK),
+    CommandEntry("logs", "mlstack.cli.logs", "logs", "Show the log of a stage's run or an endpoint", LOOK),
+    CommandEntry("graph", "mlstack.cli.graph", "graph", "Draw what needs what: Mermaid, DOT or SVG", LOOK),
+    CommandEntry("history", "mlstack.cli.history", "history", "List what was applied, when and by whom", LOOK),
+    CommandEntry("predict", "mlstack.cli.predict", "predict", "Ask an endpoint for a prediction", LOOK),
+    CommandEntry("lock", "mlstack.cli.lock", "lock", "Pin data sources and Python environments", HOUSEKEEPING),
+    CommandEntry("unlock", "mlstack.cli.unlock", "unlock", "Remove a lock whose owner is gone", HOUSEKEEPING),
+    CommandEntry("doctor", "mlstack.cli.doctor", "doctor", "Check the tools and the project", HOUSEKEEPING),
+    CommandEntry("schema", "mlstack.cli.schema", "schema", "Print the JSON Schema of mlstack.yaml", HOUSEKEEPING),
+)
+
+BY_NAME: dict[str, CommandEntry] = {entry.name: entry for entry in COMMANDS}
