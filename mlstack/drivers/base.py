@@ -95,9 +95,13 @@ class Driver(Protocol):
         ...
 
     def desired(
-        self, resource: Resource, graph: ResourceGraph, versions: Mapping[Address, str | None]
+        self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]
     ) -> dict[str, Any]:
-        """Return the attributes that the resource should have; a value of None in `versions` is known after apply."""
+        """Return the attributes that the resource should have.
+
+        `versions` maps `models.x` and `models.x@REV` to the model's hash. None there is known only after apply, and so
+        is every attribute that this returns as None; an attribute that nobody decided is left out.
+        """
         ...
 
     def apply(self, change: Change, context: "StepContext") -> Record:

@@ -1,0 +1,106 @@
+"""Carries out a plan from the first journal line to the history record."""
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic
+from mlstack.executor.events import ApplyEnded, ApplyStarted, Event
+from mlstack.executor.steps import carry_out
+from mlstack.executor.walk import Walk
+from mlstack.executor.work import Work
+from mlstack.graph.graph import LockEntry
+from mlstack.spec.address import Address
+from mlstack.state.state import Entry, HistoryRecord, StepResult
+
+
+class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How an apply ended: one result a step, in the order of the plan."""
+
+    outcome: Literal["done", "failed", "interrupted"]
+    results: tuple[StepResult, ...]
+    written: tuple[str, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
+
+    def of(self, outcome: str) -> tuple[StepResult, ...]:
+        """Return the results with one outcome."""
+        return tuple(result for result in self.results if result.outcome == outcome)
+
+
+class Who(msgspec.Struct, frozen=True, kw_only=True):
+    """Who applies, for the history."""
+
+    name: str
+    host: str
+    operation: str = "apply"
+
+
+def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event], None]) -> ApplyResult:
+    """Carry out the plan in `work`. The caller holds the environment's lock and the workspace lock.
+
+    Whatever happens in a step, the journal, `dvc.lock` and the history are written; an exception that is a bug is
+    raised after that.
+    """
+    plan = work.plan
+    before = work.store.state()
+    started_at = work.now()
+    work.store.append(
+        Entry(at=started_at, apply_id=work.apply_id, event="apply-started", plan_digest=plan.digest, detail=who.name)
+    )
+    written = tuple(work.hands.results.write_definitions())
+    walk = Walk(plan.steps, lambda step: carry_out(work, step), on_event=on_event, interrupt=work.interrupt)
+    work.tell = walk.tell
+    walk.tell(ApplyStarted(apply_id=work.apply_id, steps=len(plan.steps)))
+    try:
+        results = walk.run(parallelism=parallelism)
+    finally:
+        work.hands.results.flush()
+    outcome = _outcome(results, interrupted=work.interrupt.draining.is_set())
+    work.store.append(Entry(at=work.now(), apply_id=work.apply_id, event="apply-ended", detail=outcome))
+    work.store.compact()
+    after = work.store.state()
+    work.store.add_history(
+        HistoryRecord(
+            id=work.apply_id,
+            operation=who.operation,
+            who=who.name,
+            host=who.host,
+            started_at=started_at,
+            ended_at=work.now(),
+            outcome=outcome,
+            commit=plan.commit,
+            dirty=plan.dirty,
+            plan_digest=plan.digest,
+            serial_before=before.serial if before else 0,
+            serial_after=after.serial if after else 0,
+            mlstack_version=plan.mlstack_version,
+            steps=results,
+            versions={Address(name): version for name, version in work.versions().items()},
+        )
+    )
+    walk.tell(ApplyEnded(outcome=outcome, results=results))
+    return ApplyResult(outcome=outcome, results=results, written=written)
+
+
+def _outcome(results: tuple[StepResult, ...], *, interrupted: bool) -> Literal["done", "failed", "interrupted"]:
+    if any(result.outcome == "failed" for result in results):
+        return "interrupted" if interrupted else "failed"
+    if any(result.outcome == "not-started" for result in results):
+        return "interrupted"
+    return "done"
+
+
+def entries_left_behind(work: Work, pending: tuple[Entry, ...]) -> dict[Address, LockEntry]:
+    """Return the lines of `dvc.lock` that a killed apply had in its journal and may not have written.
+
+    Only those that planning took for the recorded ones: after a `git checkout` the others belong to another commit.
+    """
+    left: dict[Address, LockEntry] = {}
+    for entry in pending:
+        if entry.lock_entry is None or entry.address is None or entry.address not in work.views:
+            continue
+        lock_entry = msgspec.convert(entry.lock_entry, LockEntry)
+        if lock_entry == work.views[entry.address].reading.recorded:
+            left[entry.address] = lock_entry
+    return left

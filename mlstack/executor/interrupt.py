@@ -1,0 +1,38 @@
+"""Ctrl-C: the first lets running steps finish and starts no more, the second stops now."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Event as Flag
+from types import FrameType
+
+
+class Interrupt:
+    """Two flags that a person raises one after the other. `on_raise(now)` is told each time."""
+
+    def __init__(self, on_raise: Callable[[bool], None] | None = None) -> None:
+        self.draining = Flag()
+        self.now = Flag()
+        self._on_raise = on_raise
+
+    def raise_(self) -> None:
+        """Raise the first flag, or the second when the first is up."""
+        if self.draining.is_set():
+            self.now.set()
+        self.draining.set()
+        if self._on_raise is not None:
+            self._on_raise(self.now.is_set())
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Listen to SIGINT and SIGTERM inside the block; must be entered in the main thread."""
+
+        def hear(_number: int, _frame: FrameType | None) -> None:
+            self.raise_()
+
+        before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

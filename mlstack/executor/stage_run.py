@@ -1,0 +1,233 @@
+"""One run of one stage: claim, start or follow, retry by cause, commit.
+
+A run is found by its fingerprint, so that two appliers never run one thing twice, and a run whose applier died is
+followed or collected by the next one.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic
+from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
+from mlstack.drivers.retry import next_attempt
+from mlstack.executor.walk import StepError
+from mlstack.executor.work import Work
+from mlstack.graph.graph import EntryKey, LockEntry, StageInputs
+from mlstack.spec.spec import Stage
+from mlstack.state.runs import claim_of, is_alive
+from mlstack.state.state import RunRecord
+
+
+def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> LockEntry:
+    """Carry a stage to its result and put that into the cache. Raises `StepError` with the end of the log."""
+    stop = work.interrupt.now
+    variables = work.hands.admission.admit(stage, stop=stop.is_set)
+    if variables is None:
+        raise StepError(_interrupted(stage))
+    try:
+        claim = _claim(work, stage, fingerprint)
+        if claim.pid is None or not _is_collectable(work, claim):
+            _bring_inputs(work, stage, key)
+            work.hands.results.prepare(stage.address)
+            claim = _attempts(work, stage, claim, variables)
+        else:
+            claim = _follow(work, stage, claim)
+    finally:
+        work.hands.admission.leave(stage)
+    changed = work.hands.changed_inputs(key)
+    if changed:
+        work.store.update_run(msgspec.structs.replace(claim, status="failed", detail="inputs changed"))
+        raise StepError(_inputs_changed(stage, changed))
+    entry = work.hands.results.commit(stage.address, key)
+    work.store.update_run(msgspec.structs.replace(claim, status="done", ended_at=work.now(), exit_code=0))
+    return entry
+
+
+# ---------------------------------------------------------------------------------------------------- claim
+
+
+def _claim(work: Work, stage: Stage, fingerprint: str) -> RunRecord:
+    """Claim the run, or take over the claim of an owner that is gone. Raises when a live owner has it."""
+    ours = claim_of(stage.address, fingerprint, apply_id=work.apply_id, at=work.now())
+    theirs = work.store.claim(ours)
+    if theirs is None:
+        return ours
+    if theirs.status == "running" and theirs.pid is not None:
+        # The process survives its applier. Take the claim, keep what identifies the process.
+        ours = msgspec.structs.replace(
+            ours,
+            status="running",
+            pid=theirs.pid,
+            started=theirs.started,
+            folder=theirs.folder,
+            attempt=theirs.attempt,
+            host=theirs.host,
+        )
+    if not work.store.take_over(theirs, ours):
+        raise StepError(
+            Diagnostic(
+                code="run-claimed",
+                summary="Another mlstack runs this stage at this moment",
+                detail=f"The run {fingerprint[:12]} of {stage.address} was claimed by {theirs.host}.",
+                hint="Wait until it is done, and apply again: its result will be restored.",
+                address=stage.address,
+            )
+        )
+    return ours
+
+
+def _is_collectable(work: Work, claim: RunRecord) -> bool:
+    """Whether a run that somebody else started still goes on, or ended well and its outputs were left alone since."""
+    if is_alive(claim):
+        return True
+    result = _result_of(claim)
+    if result is None or result.exit_code != 0:
+        return False
+    outs = work.graph.stages[claim.address].outs
+    return all(_untouched(work.root / out.path, since=result.ended) for out in outs)
+
+
+class _ResultFile(msgspec.Struct, frozen=True):
+    """The part of a run's `result.json` that decides whether it can be collected. `ended`: seconds since the epoch."""
+
+    exit_code: int | None
+    ended: float
+
+
+def _result_of(claim: RunRecord) -> _ResultFile | None:
+    try:
+        return msgspec.json.decode((Path(claim.folder or "") / "result.json").read_bytes(), type=_ResultFile)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _untouched(path: Path, *, since: float) -> bool:
+    try:
+        newest = max(
+            (os.lstat(Path(folder) / name).st_mtime for folder, _, names in os.walk(path) for name in names),
+            default=os.lstat(path).st_mtime,
+        )
+    except OSError:
+        return False
+    return newest <= since
+
+
+# ---------------------------------------------------------------------------------------------------- run
+
+
+def _attempts(work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str, str]) -> RunRecord:
+    """Run until it succeeds or the retry rules are used up."""
+    failures: Counter[str] = Counter()
+    first_failure: dict[str, float] = {}
+    attempt = 1
+    while True:
+        order = work.hands.order(stage, claim.fingerprint, attempt=attempt, extra=variables)
+        runner = work.hands.runner(stage)
+        pid, started = runner.start(order)
+        claim = msgspec.structs.replace(
+            claim, status="running", pid=pid, started=started, folder=str(order.folder), attempt=attempt
+        )
+        work.store.update_run(claim)
+        result = runner.wait(order, claim, say=work.say(stage.address), stop=work.interrupt.now)
+        if result.cause is None:
+            return claim
+        failures[result.cause] += 1
+        now = time.monotonic()
+        first_failure.setdefault(result.cause, now)
+        again = not work.interrupt.draining.is_set() and next_attempt(
+            stage.retry,
+            result.cause,
+            failures=failures,
+            first_failure_at=first_failure[result.cause],
+            now=now,
+        )
+        if not again:
+            _give_up(work, stage, claim, order, result)
+        attempt += 1
+        work.say(stage.address)(f"{result.detail or result.cause}; attempt {attempt} begins")
+        work.hands.results.prepare(stage.address)
+
+
+def _follow(work: Work, stage: Stage, claim: RunRecord) -> RunRecord:
+    """Wait for a run that another applier started."""
+    order = work.hands.order(stage, claim.fingerprint, attempt=claim.attempt, extra={})
+    runner: SupportsRun = work.hands.runner(stage)
+    result = runner.wait(order, claim, say=work.say(stage.address), stop=work.interrupt.now)
+    if result.cause is not None:
+        _give_up(work, stage, claim, order, result)
+    return claim
+
+
+def _give_up(work: Work, stage: Stage, claim: RunRecord, order: RunOrder, result: RunResult) -> None:
+    cancelled = result.cause == "cancelled"
+    work.store.update_run(
+        msgspec.structs.replace(
+            claim,
+            status="cancelled" if cancelled else "failed",
+            ended_at=work.now(),
+            exit_code=result.exit_code,
+            detail=result.detail,
+        )
+    )
+    log = str(order.folder / "log.txt")
+    if cancelled:
+        raise StepError(_interrupted(stage), log_tail=result.log_tail, log=log)
+    raise StepError(_failed(stage, result, claim.attempt), log_tail=result.log_tail, log=log)
+
+
+def _bring_inputs(work: Work, stage: Stage, key: EntryKey) -> None:
+    """Make the workspace hold what the stage reads, and see that it does."""
+    inputs: StageInputs = work.graph.stages[stage.address]
+    produced = {dep.path for dep in inputs.deps if dep.producer is not None and dep.digest is None}
+    wanted = {dep.path: dep.digest for dep in key.deps if dep.path in produced}
+    work.hands.results.bring(wanted, say=work.say(stage.address))
+    changed = work.hands.changed_inputs(key)
+    if changed:
+        raise StepError(_inputs_changed(stage, changed))
+
+
+# ---------------------------------------------------------------------------------------------------- words
+
+
+def _failed(stage: Stage, result: RunResult, attempt: int) -> Diagnostic:
+    how = {
+        "timeout": "It ran longer than `timeout.run` allows.",
+        "hang": "It was silent for longer than `timeout.hang` allows.",
+        "out-of-memory": "It ran out of memory.",
+    }.get(result.cause or "", f"Its command ended with exit code {result.exit_code}.")
+    tries = f" This was attempt {attempt}." if attempt > 1 else ""
+    return Diagnostic(
+        code="stage-failed",
+        summary="The stage failed",
+        detail=f"{result.detail or how}{tries}",
+        hint="Its outputs are not recorded. The whole log:",
+        command=f"mlstack logs {stage.address}",
+        address=stage.address,
+    )
+
+
+def _inputs_changed(stage: Stage, paths: tuple[str, ...]) -> Diagnostic:
+    return Diagnostic(
+        code="inputs-changed",
+        summary="An input changed while the plan was carried out",
+        detail=f"{', '.join(paths)}: the content is not the one that was planned, so the result is not recorded.",
+        hint="Plan again.",
+        command="mlstack plan",
+        address=stage.address,
+    )
+
+
+def _interrupted(stage: Stage) -> Diagnostic:
+    return Diagnostic(
+        code="stage-interrupted",
+        summary="The stage was stopped",
+        detail="You asked to stop now. Nothing of this run is recorded; its checkpoint is kept.",
+        hint="Apply again to run it.",
+        command="mlstack apply",
+        address=stage.address,
+    )

@@ -1,0 +1,205 @@
+"""What is done at each kind of address. A step ends with its result observed and in the journal."""
+
+from typing import NoReturn
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import StepContext
+from mlstack.executor.stage_run import run_stage
+from mlstack.executor.walk import Finished, StepError
+from mlstack.executor.work import Outcome, Work
+from mlstack.graph.change import Action, Change, Reason
+from mlstack.graph.graph import EntryKey, LockEntry
+from mlstack.planner.models import judge
+from mlstack.planner.plan import Step
+from mlstack.planner.resources import diff_resource
+from mlstack.planner.stages import Decision
+from mlstack.spec.address import Kind
+from mlstack.spec.spec import Dataset, Endpoint, Model, Stage
+
+
+def carry_out(work: Work, step: Step) -> Finished:
+    """Carry out one step. Raises `MlstackError` when it fails."""
+    change = work.planned[step.address]
+    work.journal("step-started", change)
+    try:
+        outcome = _by_kind(work, change)
+    except MlstackError as error:
+        work.journal("step-failed", change, Outcome(detail=str(error)[:500]))
+        raise
+    work.journal("step-done", change, outcome)
+    if outcome.lock_entry is not None:
+        # After the journal: a kill in between loses nothing, the next command lays the entry over `dvc.lock`.
+        work.hands.results.record({change.address: outcome.lock_entry})
+        work.learn(change.address, outcome.lock_entry)
+    return Finished(detail=outcome.detail)
+
+
+def _by_kind(work: Work, change: Change) -> Outcome:
+    if change.action is Action.DELETE:
+        return _delete(work, change)
+    resource = work.graph.resources.get(change.address)
+    match change.kind:
+        case Kind.DATASET if isinstance(resource, Dataset):
+            return _dataset(work, change, resource)
+        case Kind.STAGE if isinstance(resource, Stage):
+            return _stage(work, change, resource)
+        case Kind.STAGE:
+            work.hands.results.record({}, forget=(change.address,))
+            return Outcome(detail="forgotten; its bytes stay in the cache")
+        case Kind.MODEL if isinstance(resource, Model):
+            return _model(work, change, resource)
+        case Kind.ENDPOINT if isinstance(resource, Endpoint):
+            return _endpoint(work, change, resource)
+        case _:
+            message = f"{change.address}: no step for {change.action} of {change.kind}"
+            raise AssertionError(message)
+
+
+# ---------------------------------------------------------------------------------------------------- data and stages
+
+
+def _dataset(work: Work, change: Change, dataset: Dataset) -> Outcome:
+    digest = work.hands.results.add_dataset(dataset, say=work.say(change.address))
+    work.learn_digest(dataset.path, digest)
+    return Outcome(detail=digest.md5[:12])
+
+
+def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
+    if change.action is Action.CANCEL:
+        return _cancel(work, change)
+    decision = _refined(work, change)
+    key, entry = decision.key, decision.entry
+    if key is None or decision.fingerprint is None:
+        _more_unknown(change)
+    match decision.action:
+        case Action.NO_OP | Action.UPDATE:
+            return Outcome(lock_entry=entry, detail="unchanged" if decision.action is Action.NO_OP else "redefined")
+        case Action.ACCEPT:
+            return Outcome(lock_entry=entry, detail="accepted")
+        case Action.RESTORE if entry is not None:
+            work.hands.results.bring(entry.digests(), say=work.say(change.address))
+            return Outcome(lock_entry=entry, detail="restored")
+        case _:
+            _cancel_superseded(work, change)
+            return Outcome(lock_entry=run_stage(work, stage, key, decision.fingerprint))
+
+
+def _refined(work: Work, change: Change) -> Decision:
+    """Decide again with what is known by now: an upstream stage may have given what it gave before."""
+    decision = work.decide(change.address)
+    if decision.action in (Action.RUN, Action.FOLLOW) and decision.key is not None:
+        cached = None if work.views[change.address].forced else _lookup(work, change, decision.key)
+        if cached is not None and not work.views[change.address].stage.always:
+            decision = msgspec.structs.replace(decision, action=Action.RESTORE, entry=cached)
+    because = "its inputs turned out to be unchanged" if decision.action is Action.NO_OP else _words(decision.reasons)
+    work.refine(change, decision.action, because)
+    return decision
+
+
+def _lookup(work: Work, change: Change, key: EntryKey) -> LockEntry | None:
+    # A plan that knew the key has looked already; what has come since belongs to somebody else's apply.
+    return work.hands.results.lookup(change.address, key)
+
+
+def _words(reasons: tuple[Reason, ...]) -> str:
+    return ", ".join(f"{reason.code.value} {reason.subject}".strip() for reason in reasons)
+
+
+def _more_unknown(change: Change) -> NoReturn:
+    raise StepError(
+        Diagnostic(
+            code="input-unknown",
+            summary="An input of the stage is not known",
+            detail="What it needs was neither recorded nor made by this apply.",
+            hint="Leave out --target or --exclude, so that what it needs is made too.",
+            address=change.address,
+        )
+    )
+
+
+def _cancel(work: Work, change: Change) -> Outcome:
+    run = work.views[change.address].run
+    if run is not None:
+        stage = work.views[change.address].stage
+        grace = stage.checkpoint.grace if stage.checkpoint else 10.0
+        work.hands.runner(stage).cancel(run, grace=grace)
+        work.store.update_run(msgspec.structs.replace(run, status="cancelled", ended_at=work.now()))
+    return Outcome(detail="cancelled")
+
+
+def _cancel_superseded(work: Work, change: Change) -> None:
+    """A run of another fingerprint writes to the same outputs: it has to be gone before this one begins."""
+    run = work.views[change.address].run
+    if run is not None and run.fingerprint != work.decide(change.address).fingerprint:
+        _cancel(work, change)
+
+
+# ------------------------------------------------------------------------------------------- models and endpoints
+
+
+def _model(work: Work, change: Change, model: Model) -> Outcome:
+    results = judge(model, work.metrics())
+    missed = tuple(result.sentence() for result in results if not result.met)
+    if missed:
+        raise StepError(
+            Diagnostic(
+                code="gate-not-met",
+                summary="A gate of the model is not met",
+                detail=f"{'; '.join(missed)}.",
+                hint="The model is recorded, but nothing that needs it goes on. Make it better, or move the gate.",
+                address=change.address,
+            )
+        )
+    version = work.version_of(model)
+    work.learn_version(model.address, version)
+    return Outcome(detail=f"version {version[:12]}")
+
+
+def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
+    driver = work.hands.driver(endpoint)
+    record = work.records.get(change.address)
+    versions = work.versions()
+    actual = diff_resource(
+        change.address,
+        desired=driver.desired(endpoint, work.graph, versions),
+        record=record,
+        observation=driver.read(endpoint, record),
+        forced=change.action is Action.REPLACE,
+    )
+    if actual.action is Action.NO_OP:
+        work.refine(change, Action.NO_OP, "its model turned out to be the same")
+        return Outcome(record=record, detail="unchanged")
+    if not (change.action is Action.CREATE or actual.action is Action.CREATE):
+        work.refine(change, actual.action, _words(actual.reasons))
+    context = StepContext(
+        root=work.root,
+        graph=work.graph,
+        resource=endpoint,
+        record=record,
+        versions=versions,
+        say=work.say(change.address),
+        stop=work.interrupt.now,
+    )
+    made = driver.apply(actual, context)
+    version = record.version + 1 if record is not None else 1
+    made = msgspec.structs.replace(made, version=version, needs=work.graph.needs.get(change.address, ()))
+    return Outcome(record=made, detail=str(made.attributes.get("url", "")))
+
+
+def _delete(work: Work, change: Change) -> Outcome:
+    record = work.records.get(change.address)
+    if record is None:
+        return Outcome(removed=True, detail="already gone")
+    context = StepContext(
+        root=work.root,
+        graph=work.graph,
+        resource=None,
+        record=record,
+        versions={},
+        say=work.say(change.address),
+        stop=work.interrupt.now,
+    )
+    work.hands.driver_named(record.driver).delete(record, context)
+    return Outcome(removed=True)

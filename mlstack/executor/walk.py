@@ -1,0 +1,161 @@
+"""Walks steps in parallel: a step begins when those it needs are done.
+
+What follows a failure is not started; everything independent of it still is. The walk decides nothing about what a step
+does and reports only through `on_event`, which is called from one thread at a time.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Lock
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.executor.events import Event, StepDone, StepFailed, StepSkipped, StepStarted
+from mlstack.executor.interrupt import Interrupt
+from mlstack.planner.plan import Step
+from mlstack.spec.address import Address
+from mlstack.state.state import StepResult
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """How a step ended well; `detail` is for people."""
+
+    detail: str = ""
+
+
+class StepError(MlstackError):
+    """A step failed, with the end of its log where it has one."""
+
+    def __init__(self, diagnostic: Diagnostic, *, log_tail: tuple[str, ...] = (), log: str | None = None) -> None:
+        super().__init__(diagnostic)
+        self.log_tail = log_tail
+        self.log = log
+
+
+CarryOut = Callable[[Step], Finished]
+
+
+class Walk:
+    """One walk over the steps of a plan."""
+
+    def __init__(
+        self, steps: Sequence[Step], carry_out: CarryOut, *, on_event: Callable[[Event], None], interrupt: Interrupt
+    ) -> None:
+        self.steps = {step.address: step for step in steps}
+        self.results: dict[Address, StepResult] = {}
+        self.fatal: BaseException | None = None
+        self._open_needs = {step.address: sum(need in self.steps for need in step.needs) for step in steps}
+        self._dependents: dict[Address, list[Address]] = {}
+        for step in steps:
+            for need in step.needs:
+                self._dependents.setdefault(need, []).append(step.address)
+        self._carry_out = carry_out
+        self._on_event = on_event
+        self._interrupt = interrupt
+        self._telling = Lock()
+
+    def tell(self, event: Event) -> None:
+        """Report an event; safe from every thread."""
+        with self._telling:
+            self._on_event(event)
+
+    def run(self, *, parallelism: int) -> tuple[StepResult, ...]:
+        """Carry out every step that can be; return one result a step, in the order of the plan.
+
+        An exception that is not an `MlstackError` is a bug: running steps are waited for, and then it is raised.
+        """
+        done: SimpleQueue[tuple[Address, StepResult | BaseException]] = SimpleQueue()
+        running = 0
+        with ThreadPoolExecutor(max_workers=max(1, parallelism), thread_name_prefix="step") as pool:
+            ready = [address for address, count in self._open_needs.items() if count == 0]
+            while True:
+                for address in ready:
+                    pool.submit(self._guarded, self.steps[address], done)
+                running += len(ready)
+                if running == 0:
+                    break
+                address, result = done.get()
+                running -= 1
+                ready = self._collect(address, result)
+        for address in self.steps.keys() - self.results.keys():
+            self._skip(address, "interrupted before it began")
+        if self.fatal is not None:
+            raise self.fatal
+        return tuple(self.results[address] for address in self.steps)
+
+    def _collect(self, address: Address, result: StepResult | BaseException) -> list[Address]:
+        """Note how a step ended; return those that can begin now."""
+        if isinstance(result, BaseException):
+            self.fatal = self.fatal or result
+            action = self.steps[address].action
+            result = StepResult(address=address, action=action, outcome="failed", detail=repr(result))
+        self.results[address] = result
+        if result.outcome == "failed":
+            self._skip_dependents(address)
+        if result.outcome != "done" or self._stopping:
+            return []
+        ready = []
+        for dependent in self._dependents.get(address, ()):
+            self._open_needs[dependent] -= 1
+            if self._open_needs[dependent] == 0:
+                ready.append(dependent)
+        return ready
+
+    @property
+    def _stopping(self) -> bool:
+        return self._interrupt.draining.is_set() or self.fatal is not None
+
+    def _skip_dependents(self, failed: Address) -> None:
+        blocked = [failed]
+        while blocked:
+            for address in self._dependents.get(blocked.pop(), ()):
+                if address not in self.results:
+                    self._skip(address, f"{failed} failed")
+                    blocked.append(address)
+
+    def _guarded(self, step: Step, done: "SimpleQueue[tuple[Address, StepResult | BaseException]]") -> None:
+        """Run one step on a worker thread; whatever happens is handed to the walking thread."""
+        if self._stopping:
+            self._skip(step.address, "interrupted before it began")
+            done.put((step.address, self.results[step.address]))
+            return
+        try:
+            done.put((step.address, self._one(step)))
+        except BaseException as error:  # noqa: BLE001 - raised again by the walking thread
+            done.put((step.address, error))
+
+    def _skip(self, address: Address, because: str) -> None:
+        action = self.steps[address].action
+        self.results[address] = StepResult(address=address, action=action, outcome="not-started", detail=because)
+        self.tell(StepSkipped(address=address, action=action, because=because))
+
+    def _one(self, step: Step) -> StepResult:
+        began = time.monotonic()
+        self.tell(StepStarted(address=step.address, action=step.action))
+        try:
+            finished = self._carry_out(step)
+        except MlstackError as error:
+            seconds = time.monotonic() - began
+            tail, log = (error.log_tail, error.log) if isinstance(error, StepError) else ((), None)
+            for diagnostic in error.diagnostics:
+                self.tell(
+                    StepFailed(
+                        address=step.address,
+                        action=step.action,
+                        seconds=seconds,
+                        diagnostic=diagnostic,
+                        log_tail=tail,
+                        log=log,
+                    )
+                )
+            return StepResult(
+                address=step.address, action=step.action, outcome="failed", seconds=seconds, detail=str(error)
+            )
+        seconds = time.monotonic() - began
+        self.tell(StepDone(address=step.address, action=step.action, seconds=seconds, detail=finished.detail))
+        return StepResult(
+            address=step.address, action=step.action, outcome="done", seconds=seconds, detail=finished.detail
+        )

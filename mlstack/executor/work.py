@@ -1,0 +1,202 @@
+"""What the steps of one apply share: what is known by now, the journal, and the hands that do the work."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Lock
+from typing import Literal, Protocol
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import Driver, ResultStore, RunOrder, SupportsRun
+from mlstack.executor.events import Event, StepProgress, StepRefined
+from mlstack.executor.interrupt import Interrupt
+from mlstack.graph.change import Action, Change
+from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
+from mlstack.graph.sources import FileDigest
+from mlstack.planner.build_plan import may_refine
+from mlstack.planner.diff import Diffed
+from mlstack.planner.plan import Plan
+from mlstack.planner.stages import Decision, decide_stage
+from mlstack.spec.address import Address
+from mlstack.spec.spec import Endpoint, Model, Stage
+from mlstack.state.protocols import StateStore
+from mlstack.state.state import Entry, Record
+
+StepEvent = Literal["step-started", "step-done", "step-failed"]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What the journal keeps of a finished step."""
+
+    record: Record | None = None
+    removed: bool = False
+    lock_entry: LockEntry | None = None
+    detail: str = ""
+
+
+NOTHING = Outcome()
+
+
+class Admission(Protocol):
+    """Lets a stage begin when its share of the pool is free."""
+
+    def admit(self, stage: Stage, *, stop: Callable[[], bool]) -> Mapping[str, str] | None:
+        """Wait for room and return the variables that go with it (`CUDA_VISIBLE_DEVICES`); None when told to stop."""
+        ...
+
+    def leave(self, stage: Stage) -> None:
+        """Give the share back."""
+        ...
+
+
+class Hands(Protocol):
+    """The drivers of one apply, as the registry made them."""
+
+    results: ResultStore
+    admission: Admission
+
+    def runner(self, stage: Stage) -> SupportsRun:
+        """Return what runs this stage."""
+        ...
+
+    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str]) -> RunOrder:
+        """Decide everything about one run: its folder, its environment (made if need be), its share."""
+        ...
+
+    def driver(self, endpoint: Endpoint) -> Driver:
+        """Return the driver of an endpoint."""
+        ...
+
+    def driver_named(self, name: str) -> Driver:
+        """Return the driver that wrote a record whose declaration is gone."""
+        ...
+
+    def changed_inputs(self, key: EntryKey) -> tuple[str, ...]:
+        """Return the inputs whose content in the workspace is not (or no longer) the one in `key`."""
+        ...
+
+    def metrics_of(self, address: Address, entry: LockEntry) -> dict[str, float]:
+        """Read the metrics that an entry records."""
+        ...
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """What is around one apply: `now` gives ISO 8601 in UTC, `verify_lock` raises when the lock is lost."""
+
+    root: Path
+    apply_id: str
+    now: Callable[[], str]
+    verify_lock: Callable[[], None]
+    interrupt: Interrupt
+    metrics: dict[Address, dict[str, float]] = {}
+
+
+def _tell_nobody(_event: Event) -> None:
+    """The walk puts its own voice here when it begins."""
+
+
+class Work:
+    """One apply. Its dictionaries are only touched under its lock."""
+
+    def __init__(
+        self, plan: Plan, diffed: Diffed, graph: ResourceGraph, store: StateStore, *, hands: Hands, session: Session
+    ) -> None:
+        self.plan, self.graph, self.store, self.hands = plan, graph, store, hands
+        self.root, self.apply_id, self.now = session.root, session.apply_id, session.now
+        self.interrupt, self._verify_lock = session.interrupt, session.verify_lock
+        self.tell: Callable[[Event], None] = _tell_nobody
+        self.views = diffed.views
+        self.planned = {change.address: change for change in plan.changes}
+        state = store.state()
+        self.records = dict(state.resources) if state else {}
+        self._known = dict(diffed.known)
+        self._versions = {key: version for key, version in diffed.versions.items() if version is not None}
+        self._metrics = {address: dict(values) for address, values in session.metrics.items()}
+        self._lock = Lock()
+
+    # ------------------------------------------------------------------------------------------------ knowledge
+
+    def decide(self, address: Address) -> Decision:
+        """Decide about a stage again, with what is known by now."""
+        with self._lock:
+            return decide_stage(self.views[address], self._known)
+
+    def learn(self, address: Address, entry: LockEntry) -> None:
+        """Note a stage's outputs and metrics, and the versions of the models that are made of them."""
+        metrics = self.hands.metrics_of(address, entry)
+        with self._lock:
+            self._known.update(entry.digests())
+            self._metrics[address] = metrics
+
+    def learn_digest(self, path: str, digest: FileDigest) -> None:
+        """Note the content of a dataset."""
+        with self._lock:
+            self._known[path] = digest
+
+    def version_of(self, model: Model) -> str:
+        """Return the hash of a model's output, which is known once its stage is done."""
+        with self._lock:
+            return self._known[model.out].md5
+
+    def learn_version(self, model: Address, version: str) -> None:
+        """Note a model's version."""
+        with self._lock:
+            self._versions[model] = version
+
+    def versions(self) -> dict[str, str]:
+        """Return a copy of the model versions that are known by now."""
+        with self._lock:
+            return dict(self._versions)
+
+    def metrics(self) -> dict[Address, dict[str, float]]:
+        """Return a copy of the metrics that are known by now."""
+        with self._lock:
+            return dict(self._metrics)
+
+    # ------------------------------------------------------------------------------------------------ reporting
+
+    def say(self, address: Address) -> Callable[[str], None]:
+        """Return the function with which the step at `address` reports a line."""
+
+        def report(line: str) -> None:
+            self.tell(StepProgress(address=address, line=line))
+
+        return report
+
+    def refine(self, change: Change, action: Action, because: str) -> None:
+        """Report that less is needed than planned. Raises `MlstackError` when it would be more than approved."""
+        if not may_refine(change.action, action):
+            raise MlstackError(
+                Diagnostic(
+                    code="more-than-approved",
+                    summary="More would be done than was approved",
+                    detail=f"The plan says {change.action.value}; what is known now: {action.value} ({because}).",
+                    hint="Nothing was done here. Plan again, and have a look.",
+                    command="mlstack plan",
+                    address=change.address,
+                )
+            )
+        if action is not change.action:
+            self.tell(StepRefined(address=change.address, planned=change.action, action=action, because=because))
+
+    # ------------------------------------------------------------------------------------------------ journal
+
+    def journal(self, event: StepEvent, change: Change, outcome: Outcome = NOTHING) -> None:
+        """Record durably what became of a step; the lock is verified before."""
+        self._verify_lock()
+        entry = outcome.lock_entry
+        self.store.append(
+            Entry(
+                at=self.now(),
+                apply_id=self.apply_id,
+                event=event,
+                address=change.address,
+                action=change.action.value,
+                record=outcome.record,
+                removed=outcome.removed,
+                fingerprint=change.fingerprint,
+                lock_entry=msgspec.to_builtins(entry) if entry is not None else None,
+                detail=outcome.detail,
+            )
+        )
