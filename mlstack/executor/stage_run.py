@@ -14,6 +14,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
+from mlstack.drivers.read import read_run_result
 from mlstack.drivers.retry import next_attempt
 from mlstack.executor.walk import StepError
 from mlstack.executor.work import Work
@@ -85,25 +86,11 @@ def _is_collectable(work: Work, claim: RunRecord) -> bool:
     """Whether a run that somebody else started still goes on, or ended well and its outputs were left alone since."""
     if is_alive(claim):
         return True
-    result = _result_of(claim)
+    result = read_run_result(claim)
     if result is None or result.exit_code != 0:
         return False
     outs = work.graph.stages[claim.address].outs
     return all(_untouched(work.root / out.path, since=result.ended) for out in outs)
-
-
-class _ResultFile(msgspec.Struct, frozen=True):
-    """The part of a run's `result.json` that decides whether it can be collected. `ended`: seconds since the epoch."""
-
-    exit_code: int | None
-    ended: float
-
-
-def _result_of(claim: RunRecord) -> _ResultFile | None:
-    try:
-        return msgspec.json.decode((Path(claim.folder or "") / "result.json").read_bytes(), type=_ResultFile)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def _untouched(path: Path, *, since: float) -> bool:

@@ -50,6 +50,8 @@ def _by_kind(work: Work, change: Change) -> Outcome:
             return Outcome(detail="forgotten; its bytes stay in the cache")
         case Kind.MODEL if isinstance(resource, Model):
             return _model(work, change, resource)
+        case Kind.ENDPOINT if change.action is Action.FORGET:
+            return Outcome(removed=True, detail="forgotten")
         case Kind.ENDPOINT if isinstance(resource, Endpoint):
             return _endpoint(work, change, resource)
         case _:

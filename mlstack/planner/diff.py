@@ -6,7 +6,7 @@ from typing import Any, assert_never
 import msgspec
 
 from mlstack.diagnostics import Diagnostic
-from mlstack.drivers.base import Absent, DatasetReading, NotChecked, Readings, StageReading, Unreadable
+from mlstack.drivers.base import Absent, DatasetReading, NotChecked, Observation, Readings, StageReading, Unreadable
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.sources import FileDigest
@@ -18,7 +18,7 @@ from mlstack.planner.scope import select
 from mlstack.planner.stages import Decision, StageView, decide_stage
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Stage
-from mlstack.state.state import State
+from mlstack.state.state import Record, State
 
 Describe = Callable[[Endpoint, Mapping[str, str | None]], Mapping[str, Any]]
 """Gives the attributes that an endpoint should have, from the versions of its models (None: known after apply)."""
@@ -118,7 +118,7 @@ class _Walk:
         desired = self.graph.datasets[address]
         reading = self.readings.datasets.get(address, DatasetReading())
         change, digest = diff_dataset(dataset, desired, reading)
-        if self.scope.destroy:
+        if self.scope.destroy or self.scope.refresh_only:
             change, digest = _no_op(address, Kind.DATASET, ReasonCode.KEPT), reading.recorded
         elif address not in self.selected:
             change, digest = self._left_out(change), reading.recorded
@@ -147,6 +147,8 @@ class _Walk:
         entry = decision.entry
         if self.scope.destroy:
             change, entry = self._destroyed_stage(view), reading.recorded
+        elif self.scope.refresh_only:
+            change, entry = _no_op(address, Kind.STAGE, ReasonCode.KEPT), reading.recorded
         elif address not in self.selected:
             change, entry = self._left_out(change), reading.recorded
         if entry is not None:
@@ -172,7 +174,7 @@ class _Walk:
         if made_by is not None and made_by.action in (Action.RUN, Action.FOLLOW) and not made_by.is_always:
             after = None
         self.versions[address] = after
-        if self.scope.destroy:
+        if self.scope.destroy or self.scope.refresh_only:
             return _no_op(address, Kind.MODEL, ReasonCode.KEPT)
         unsure = tuple(
             gate.stage
@@ -202,6 +204,8 @@ class _Walk:
         if isinstance(observation, Unreadable):
             self.diagnostics.append(observation.diagnostic)
             observation = NotChecked(reason=observation.diagnostic.summary)
+        if self.scope.refresh_only:
+            return _refreshed(address, record, observation)
         change = diff_resource(
             address,
             desired=self.describe(endpoint, self.versions),
@@ -217,7 +221,7 @@ class _Walk:
         for address, record in (self.prior.resources if self.prior else {}).items():
             if address in self.changes:
                 continue
-            if self.scope.partial and address not in self.scope.targets:
+            if self.scope.refresh_only or (self.scope.partial and address not in self.scope.targets):
                 continue
             code = ReasonCode.DESTROY_ASKED if self.scope.destroy else ReasonCode.REMOVED_FROM_FILE
             self.changes[address] = delete_row(record, code)
@@ -271,6 +275,21 @@ def _stage_row(view: StageView, decision: Decision, *, needs: tuple[Address, ...
 def _digest_of(path: str, digests: Mapping[str, FileDigest]) -> str | None:
     found = digests.get(path)
     return found.md5 if found is not None else None
+
+
+def _refreshed(address: Address, record: Record | None, observation: Observation) -> Change:
+    """Take in what is there: something that is gone is forgotten, nothing is made."""
+    if record is None or not isinstance(observation, Absent):
+        return _no_op(address, Kind.ENDPOINT, ReasonCode.KEPT)
+    reason = Reason(code=ReasonCode.DOWN, subject=observation.reason)
+    return Change(
+        address=address,
+        kind=Kind.ENDPOINT,
+        action=Action.FORGET,
+        reasons=(reason,),
+        before=dict(record.attributes),
+        drift=True,
+    )
 
 
 def _no_op(address: Address, kind: Kind, code: ReasonCode) -> Change:

@@ -1,0 +1,120 @@
+"""`mlstack plan`: show what would change, and why. Writes nothing but caches."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.console import report, say, say_json
+from mlstack.cli.project import Project, make_plan, open_project
+from mlstack.cli.settings import Settings, settings_of
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.planner.plan import Plan, Scope
+from mlstack.planner.scope import expand_addresses
+
+Detailed = Annotated[
+    bool, typer.Option("--detailed-exitcode", help="Exit 0: no changes; 1: error; 2: changes pending.")
+]
+Full = Annotated[bool, typer.Option("--full", help="List every address and attribute.")]
+
+
+def plan(
+    context: typer.Context,
+    target: options.Targets = None,
+    exclude: options.Excludes = None,
+    replace: options.Replaces = None,
+    destroy: options.Destroy = False,
+    refresh: options.Refresh = True,
+    refresh_only: options.RefreshOnly = False,
+    out: options.OutFile = None,
+    profile: options.Profile = None,
+    locked: options.Locked = None,
+    detailed_exitcode: Detailed = False,
+    full: Full = False,
+    json_into: options.JsonInto = None,
+    markdown_into: options.MarkdownInto = None,
+) -> int:
+    """Show what would change, and why.
+
+    The plan compares the file with what is recorded and with what is there. Nothing is changed, and no code of the
+    repository is run. Exit code 0 when it could be made; with --detailed-exitcode, 2 when there are changes.
+    """
+    settings = settings_of(context)
+    project = open_project(settings, profile=profile)
+    scope = build_scope(
+        project,
+        target=target,
+        exclude=exclude,
+        replace=replace,
+        destroy=destroy,
+        refresh=refresh,
+        refresh_only=refresh_only,
+    )
+    made = make_plan(project, scope, locked=settings.ci if locked is None else locked).plan
+    show_plan(settings, made, full=full)
+    write_copies(made, json_into=json_into, markdown_into=markdown_into)
+    if made.errored:
+        return ExitCode.ERROR
+    if out is not None:
+        from mlstack.planner.plan_file import save_plan
+
+        save_plan(made, out)
+    return ExitCode.CHANGES if detailed_exitcode and made.pending else ExitCode.OK
+
+
+def build_scope(
+    project: Project,
+    *,
+    target: list[str] | None,
+    exclude: list[str] | None,
+    replace: list[str] | None,
+    destroy: bool = False,
+    refresh: bool = True,
+    refresh_only: bool = False,
+) -> Scope:
+    """Turn the options into a scope. Raises `MlstackError` for unknown addresses and for options that exclude others."""
+    if target and exclude:
+        raise MlstackError(
+            Diagnostic(
+                code="usage",
+                summary="The command line is not understood",
+                detail="--target and --exclude cannot be used together.",
+                hint="Use one of them.",
+            ),
+            exit_code=ExitCode.USAGE,
+        )
+    return Scope(
+        targets=expand_addresses(target or (), project.graph, option="--target"),
+        excludes=expand_addresses(exclude or (), project.graph, option="--exclude"),
+        replace=expand_addresses(replace or (), project.graph, option="--replace"),
+        destroy=destroy,
+        refresh=refresh,
+        refresh_only=refresh_only,
+    )
+
+
+def show_plan(settings: Settings, made: Plan, *, full: bool = False) -> None:
+    """Show a plan: text, or one JSON document with everything in it."""
+    if settings.json:
+        from mlstack.render.plan_json import plan_document
+
+        say_json(plan_document(made))
+        return
+    from mlstack.render.plan_text import render_plan
+
+    report(settings, made.diagnostics)
+    say(render_plan(made, style=settings.out, full=full))
+
+
+def write_copies(made: Plan, *, json_into: Path | None, markdown_into: Path | None) -> None:
+    """Write the same plan into files, for CI."""
+    if json_into is not None:
+        from mlstack.cli.console import json_text
+        from mlstack.render.plan_json import plan_document
+
+        json_into.write_text(json_text(plan_document(made)) + "\n", encoding="utf-8")
+    if markdown_into is not None:
+        from mlstack.render.plan_markdown import render_plan_markdown
+
+        markdown_into.write_text(render_plan_markdown(made), encoding="utf-8")

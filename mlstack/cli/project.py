@@ -1,0 +1,180 @@
+"""Wires the parts together: from the file to a plan. Read from the top, this is the way of the data."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from mlstack.cli.settings import Settings
+from mlstack.diagnostics import Diagnostic, MlstackError, Severity, errors_in
+from mlstack.drivers.base import Readings
+from mlstack.drivers.read import read_world
+from mlstack.drivers.registry import check_targets, driver_for, load_driver, pool_of
+from mlstack.gitops.facts import read_git_facts
+from mlstack.graph.change import Action
+from mlstack.graph.digest_sources import digest_sources
+from mlstack.graph.graph import ResourceGraph
+from mlstack.graph.lock import check_lock, desired_lock, read_lock
+from mlstack.graph.resolve import resolve
+from mlstack.planner.build_plan import Circumstances, build_plan
+from mlstack.planner.diff import Diffed, diff
+from mlstack.planner.plan import Plan, Scope
+from mlstack.spec.address import Address, Kind
+from mlstack.spec.load import find_file, load_spec
+from mlstack.spec.spec import Endpoint, Spec, Stage
+from mlstack.state.environment_folder import OWN_FOLDER, backend_for
+from mlstack.state.identity import iso_time
+from mlstack.state.protocols import Backend
+from mlstack.state.read import RecordedState, open_reader
+from mlstack.state.state import State
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """One environment of one project as the command found it; nothing of the world has been read."""
+
+    root: Path
+    spec: Spec
+    graph: ResourceGraph
+    backend: Backend
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def cache_folder(self) -> Path:
+        """Where what can be computed again is kept."""
+        return self.root / OWN_FOLDER / "cache"
+
+    def reader(self) -> RecordedState:
+        """Return a reader of the recorded state, as it is at this moment."""
+        return open_reader(self.backend, project=self.spec.project, environment=self.spec.environment)
+
+
+class Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan with what it was made from, for whoever carries it out or explains it."""
+
+    plan: Plan
+    diffed: Diffed
+    prior: State | None
+    readings: Readings
+
+
+def open_spec(
+    settings: Settings, *, profile: str | None = None, overrides: Mapping[str, str] | None = None
+) -> tuple[Path, Spec]:
+    """Find and load the file. Raises `MlstackError` with every fault in it."""
+    file = find_file(settings.directory)
+    root = file.parent
+    spec = load_spec(
+        file,
+        environment=settings.environment,
+        profile=profile,
+        overrides=overrides or {},
+        cache_folder=root / OWN_FOLDER / "cache",
+    )
+    return root, spec
+
+
+def open_project(
+    settings: Settings, *, profile: str | None = None, overrides: Mapping[str, str] | None = None
+) -> Project:
+    """Load the file, hash the sources and resolve the desired state. Raises `MlstackError` with all that is wrong."""
+    root, spec = open_spec(settings, profile=profile, overrides=overrides)
+    sources = digest_sources(spec, root=root, cache_folder=root / OWN_FOLDER / "cache")
+    if errors_in(sources.diagnostics):
+        raise MlstackError(*sources.diagnostics)
+    graph = resolve(spec, sources)
+    backend = backend_for(spec.state, root, spec.environment)
+    return Project(root=root, spec=spec, graph=graph, backend=backend, diagnostics=sources.diagnostics)
+
+
+def make_plan(project: Project, scope: Scope, *, locked: bool = False) -> Planned:
+    """Read the world and plan. Problems that make the plan one that must not be applied are in `plan.diagnostics`."""
+    graph = project.graph
+    reader = project.reader()
+    prior = reader.state()
+    problems = [*project.diagnostics, *reader.warnings]
+    if not scope.destroy:
+        problems += [*check_targets(graph), *_check_locked(project, locked=locked)]
+    readings = read_world(
+        graph, prior, reader, root=project.root, cache_folder=project.cache_folder, refresh=scope.refresh
+    )
+    diffed = diff(
+        graph,
+        prior,
+        readings,
+        scope=scope,
+        describe=lambda endpoint, versions: driver_for(endpoint, graph).desired(endpoint, graph, versions),
+        pins=resolve_pins(project),
+    )
+    facts = read_git_facts(project.root)
+    plan = build_plan(
+        diffed,
+        graph,
+        prior,
+        scope=scope,
+        circumstances=Circumstances(
+            created=iso_time(time.time()),
+            commit=facts.commit if facts else None,
+            dirty=bool(facts and facts.dirty),
+            in_flight=_in_flight(reader),
+        ),
+        diagnostics=[*problems, *readings.diagnostics, *diffed.diagnostics, *_check_rows(diffed, graph)],
+    )
+    return Planned(plan=plan, diffed=diffed, prior=prior, readings=readings)
+
+
+def _check_rows(diffed: Diffed, graph: ResourceGraph) -> Sequence[Diagnostic]:
+    """Ask the drivers whether the rows that would do something could: capacity, accelerators, ports."""
+    found: list[Diagnostic] = []
+    for change in diffed.changes:
+        resource = graph.resources.get(change.address)
+        if isinstance(resource, Stage) and change.action is Action.RUN:
+            pool = pool_of(resource, graph)
+            if pool.target == "local":
+                found.extend(load_driver(Kind.STAGE, pool.target)().check(resource, pool))
+        elif isinstance(resource, Endpoint) and change.action in (Action.CREATE, Action.UPDATE, Action.REPLACE):
+            found.extend(load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)().check(resource))
+    return found
+
+
+def _check_locked(project: Project, *, locked: bool) -> Sequence[Diagnostic]:
+    recorded = read_lock(project.root)
+    if not locked:
+        return ()
+    return check_lock(desired_lock(project.graph, recorded), recorded)
+
+
+def _in_flight(reader: RecordedState) -> tuple[str, ...]:
+    """Say what an apply that did not end was doing."""
+    open_steps: dict[Address, str] = {}
+    for entry in reader.pending():
+        if entry.event == "apply-ended":
+            open_steps.clear()
+        elif entry.address is not None and entry.event == "step-started":
+            open_steps[entry.address] = f"{entry.address} ({entry.action}, begun {entry.at})"
+        elif entry.address is not None:
+            open_steps.pop(entry.address, None)
+    return tuple(open_steps.values())
+
+
+def resolve_pins(project: Project) -> dict[str, str]:
+    """Resolve `models.x@REV` to the hash that the model's output had at that tag or commit."""
+    wanted = {
+        f"{variant.model}@{variant.version}": variant
+        for endpoint in project.spec.of(Endpoint).values()
+        for variant in endpoint.variants.values()
+        if variant.version is not None
+    }
+    if not wanted:
+        return {}
+    from mlstack.gitops.versions import version_at
+
+    return {
+        name: version_at(project.graph, variant.model, variant.version or "", root=project.root)
+        for name, variant in wanted.items()
+    }
+
+
+def warnings_of(plan: Plan) -> tuple[Diagnostic, ...]:
+    """Return the diagnostics of a plan that do not stop it."""
+    return tuple(diagnostic for diagnostic in plan.diagnostics if diagnostic.severity is Severity.WARNING)
