@@ -1,0 +1,1 @@
+"""How demand is estimated and what price follows from it."""
