@@ -120,7 +120,7 @@ def _report_bug(given: Globals, error: Exception) -> int:
                 code="bug",
                 summary="mlstack failed in a way that it should not",
                 detail=f"{kind}: {error}\n" + (f"What happened in full is in {log}" if log else "").strip(),
-                hint="this is a bug in mlstack; please report it with that file, after looking that nothing in it is secret",
+                hint="this is a bug in mlstack; please report it with that file, once you see nothing secret in it",
             ),
             exit_code=ExitCode.BUG,
         ),

@@ -26,7 +26,7 @@ def note(text: str) -> None:
 
 
 def say_json(document: Any) -> None:
-    """Write one JSON document to standard output, indented, without escaping what is not ASCII where it can be shown."""
+    """Write one JSON document to standard output, indented."""
     say(json_text(document))
 
 

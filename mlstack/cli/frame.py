@@ -74,7 +74,8 @@ def root_options(
 ) -> None:
     """Infrastructure as code for machine learning, worked through Git.
 
-    mlstack.yaml says what a machine-learning system consists of; plan shows what would change and why; apply makes it so.
+    mlstack.yaml says what a machine-learning system consists of; plan shows what would change and why; apply makes
+    it so.
     """
 
 
@@ -106,8 +107,8 @@ def _global_params(*, variables: bool) -> list[Any]:
     Only the root looks at environment variables: otherwise one would win over an option given before the command.
     """
     params = []
-    for param in _build_command(global_options, "globals").params:
-        param = copy.copy(param)
+    for declared in _build_command(global_options, "globals").params:
+        param = copy.copy(declared)
         param.expose_value = False
         param.show_envvar = False
         param.envvar = param.envvar if variables else None
@@ -225,7 +226,7 @@ class LazyGroup(TyperGroup):
         item = _completion_item()
         found = [item(entry.name, help=entry.help) for entry in COMMANDS if entry.name.startswith(incomplete)]
         if incomplete.startswith("-"):
-            for param in self.get_params(ctx):
+            for param in list[Any](self.get_params(ctx)):
                 found.extend(item(name, help=param.help) for name in param.opts if name.startswith(incomplete))
         return found
 

@@ -73,7 +73,7 @@ def build_scope(
     refresh: bool = True,
     refresh_only: bool = False,
 ) -> Scope:
-    """Turn the options into a scope. Raises `MlstackError` for unknown addresses and for options that exclude others."""
+    """Turn the options into a scope. Raises `MlstackError` for unknown addresses and for options at odds."""
     if target and exclude:
         raise MlstackError(
             Diagnostic(

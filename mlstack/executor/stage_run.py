@@ -20,7 +20,8 @@ from mlstack.executor.walk import StepError
 from mlstack.executor.work import Work
 from mlstack.graph.graph import EntryKey, LockEntry, StageInputs
 from mlstack.spec.spec import Stage
-from mlstack.state.runs import claim_of, is_alive
+from mlstack.state.identity import host_name, process_started
+from mlstack.state.runs import is_alive
 from mlstack.state.state import RunRecord
 
 
@@ -54,7 +55,16 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
 
 def _claim(work: Work, stage: Stage, fingerprint: str) -> RunRecord:
     """Claim the run, or take over the claim of an owner that is gone. Raises when a live owner has it."""
-    ours = claim_of(stage.address, fingerprint, apply_id=work.apply_id, at=work.now())
+    ours = RunRecord(
+        address=stage.address,
+        fingerprint=fingerprint,
+        status="claimed",
+        host=host_name(),
+        owner_pid=os.getpid(),
+        owner_started=process_started(os.getpid()) or 0.0,
+        apply_id=work.apply_id,
+        claimed_at=work.now(),
+    )
     theirs = work.store.claim(ours)
     if theirs is None:
         return ours

@@ -9,25 +9,25 @@ error: Unknown key
 
 from collections.abc import Iterable, Sequence
 
-from mlstack.diagnostics import Diagnostic, Severity
+from mlstack.diagnostics import Diagnostic, Position, Severity
 from mlstack.render.columns import columns, cut, wrap
 from mlstack.render.escape import plain, plain_lines
 from mlstack.render.human import counted
-from mlstack.render.style import Style
+from mlstack.render.style import Style, Tone
 
 _WIDEST = 120
 _MIN_TEXT = 30
 
 
 def render_diagnostics(diagnostics: Sequence[Diagnostic], *, style: Style) -> str:
-    """Return all diagnostics as blocks, warnings first, so that the errors stand next to the prompt. Ends in a newline."""
+    """Return all diagnostics as blocks, warnings first, so that errors stand next to the prompt."""
     ordered = sorted(diagnostics, key=lambda d: d.severity is Severity.ERROR)
     return "".join(render_diagnostic(diagnostic, style=style) + "\n" for diagnostic in ordered)
 
 
 def render_diagnostic(diagnostic: Diagnostic, *, style: Style) -> str:
     """Return one block of lines; ends in a newline."""
-    tone = "error" if diagnostic.severity is Severity.ERROR else "warning"
+    tone = _tone(diagnostic)
     head = style.paint(f"{diagnostic.severity.value}:", tone) + " " + style.paint(plain(diagnostic.summary), "strong")
     if diagnostic.address:
         head += style.paint(f"  [{plain(diagnostic.address)}]", "quiet")
@@ -38,6 +38,10 @@ def render_diagnostic(diagnostic: Diagnostic, *, style: Style) -> str:
     if diagnostic.command:
         lines.extend(["", *(f"    {style.paint(line, 'strong')}" for line in plain_lines(diagnostic.command))])
     return "\n".join(lines) + "\n"
+
+
+def _tone(diagnostic: Diagnostic) -> Tone:
+    return "error" if diagnostic.severity is Severity.ERROR else "warning"
 
 
 def _wrapped(text: str, prefix: str, width: int) -> Iterable[str]:
@@ -53,29 +57,29 @@ def _wrapped(text: str, prefix: str, width: int) -> Iterable[str]:
 
 
 def _place(diagnostic: Diagnostic, style: Style) -> list[str]:
-    position = diagnostic.position
+    position, source_line = diagnostic.position, diagnostic.source_line
     if position is None:
         return []
-    gutter = len(str(position.line)) if diagnostic.source_line is not None else 1
+    gutter = len(str(position.line)) if source_line is not None else 1
     lines = [f"{' ' * gutter}{style.paint('-->', 'place')} {plain(str(position))}"]
-    if diagnostic.source_line is None:
+    if source_line is None:
         return lines
     bar = style.paint(style.symbol("│"), "place")
-    source, start, length = _excerpt(diagnostic, max(_MIN_TEXT, min(style.width, _WIDEST) - gutter - 4), style)
-    tone = "error" if diagnostic.severity is Severity.ERROR else "warning"
+    source, start, length = _excerpt(
+        source_line, position, max(_MIN_TEXT, min(style.width, _WIDEST) - gutter - 4), style
+    )
+    tone = _tone(diagnostic)
     lines.append(f"{' ' * gutter} {bar}")
     lines.append(f"{style.paint(str(position.line), 'place')} {bar} {source}")
     lines.append(f"{' ' * gutter} {bar} {' ' * start}{style.paint('^' * length, tone)}")
     return lines
 
 
-def _excerpt(diagnostic: Diagnostic, room: int, style: Style) -> tuple[str, int, int]:
+def _excerpt(source_line: str, position: Position, room: int, style: Style) -> tuple[str, int, int]:
     """Return the source line as shown, the column of the caret in it and the length of the mark, in columns."""
-    assert diagnostic.position is not None
-    assert diagnostic.source_line is not None
-    raw = diagnostic.source_line.rstrip("\r\n")
-    begin = min(max(diagnostic.position.column - 1, 0), len(raw))
-    end = diagnostic.position.end_column
+    raw = source_line.rstrip("\r\n")
+    begin = min(max(position.column - 1, 0), len(raw))
+    end = position.end_column
     stop = begin + 1 if end is None else max(begin + 1, min(end - 1, len(raw)))
     before, marked, after = plain(raw[:begin]), plain(raw[begin:stop]), plain(raw[stop:])
     dots = style.symbol("…")

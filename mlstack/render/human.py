@@ -78,6 +78,6 @@ def number(value: float) -> str:
     """Return a number with up to six significant digits, without noise: `0.7`, `12`, `1.5e-07`."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) or float(value).is_integer() and abs(value) < 1e15:
+    if isinstance(value, int) or (float(value).is_integer() and abs(value) < 1e15):
         return str(int(value))
     return f"{value:.6g}"

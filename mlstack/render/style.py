@@ -37,7 +37,7 @@ _ASCII = {
     "─": "-",
     "╷": "|",
     "╵": "|",
-    "×": "x",
+    "\u00d7": "x",
     "…": "...",
     "▲": "up",
     "▼": "down",
@@ -79,7 +79,7 @@ def style_for(stream: TextIO | None, *, color: str = "auto", environ: Mapping[st
 
 def _shows_unicode(stream: TextIO | None) -> bool:
     try:
-        "▶→│…×✓✗".encode(getattr(stream, "encoding", None) or "ascii")
+        "▶→│…\u00d7✓✗".encode(getattr(stream, "encoding", None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True

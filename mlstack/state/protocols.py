@@ -27,12 +27,19 @@ class Backend(Protocol):
         """Write `key` durably if its tag is still `tag` (None: whatever it is). None when somebody else was faster."""
         ...
 
-    def delete(self, key: str) -> None:
-        """Delete `key`. Deleting what is already gone succeeds."""
+    def delete(self, key: str, *, tag: str | None = None) -> None:
+        """Delete `key` if its tag is still `tag` (None: whatever it is).
+
+        Deleting what is already gone, or what is somebody else's by now, succeeds without touching anything.
+        """
         ...
 
     def keys(self, prefix: str) -> Sequence[str]:
-        """Return all keys below `prefix`, sorted."""
+        """Return all keys below `prefix`, sorted. `prefix` is "" or ends with "/"."""
+        ...
+
+    def location(self, key: str) -> str:
+        """Return where `key` lies, for messages to people: a path or a URL. Asks nothing."""
         ...
 
 

@@ -53,8 +53,9 @@ class Acceptance(msgspec.Struct, frozen=True, kw_only=True):
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the journal: what happened at one step. Replaying all of them gives the state.
 
-    `record` is the resource after the step, `removed` says that it is gone. `lock_entry` (JSON of
-    `mlstack.graph.graph.LockEntry`) with `lock_directory` is a line of `dvc.lock` that may not be in that file yet.
+    `record` is the resource after the step, `removed` says that it is gone. `moved_from` is the address that the
+    resource had before: one entry moves it, so that no crash can leave it under both names or under none. `lock_entry`
+    (JSON of `mlstack.graph.graph.LockEntry`) is an entry of `dvc.lock` that may not be in that file yet.
     """
 
     at: str
@@ -64,6 +65,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     action: str | None = None
     record: Record | None = None
     removed: bool = False
+    moved_from: Address | None = None
     fingerprint: str | None = None
     lock_entry: dict[str, Any] | None = None
     acceptance: Acceptance | None = None
