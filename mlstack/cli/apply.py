@@ -1,0 +1,86 @@
+"""`mlstack apply`: carry out a plan, a saved one or one made now."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, carry_out, confirm, locked, refuse_errored, show_before
+from mlstack.cli.plan import build_scope
+from mlstack.cli.project import make_plan, open_project
+from mlstack.cli.settings import settings_of
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.planner.plan import Plan
+
+PlanFileArgument = Annotated[
+    Path | None, typer.Argument(metavar="[PLANFILE]", help="A plan saved by `mlstack plan --out`.")
+]
+
+
+def apply(
+    context: typer.Context,
+    planfile: PlanFileArgument = None,
+    target: options.Targets = None,
+    exclude: options.Excludes = None,
+    replace: options.Replaces = None,
+    refresh: options.Refresh = True,
+    refresh_only: options.RefreshOnly = False,
+    parallelism: options.Parallelism = None,
+    lock_timeout: options.LockTimeout = "0s",
+    locked_: options.Locked = None,
+    yes: options.Yes = False,
+) -> int:
+    """Make it so: carry out the plan.
+
+    Without PLANFILE: plan, show, ask (only the word yes counts), carry out. With it: exactly that plan, without asking,
+    or nothing if the world has moved since. After a failure or an interruption, apply again: what is done stays done.
+    """
+    settings = settings_of(context)
+    saved = _saved(planfile, bool(target or exclude or replace or refresh_only))
+    project = open_project(settings)
+    with locked(settings, project, operation="apply", lock_timeout=lock_timeout) as lock:
+        # What was read before the lock was ours may be old by now.
+        project = open_project(settings)
+        scope = (
+            saved.scope
+            if saved is not None
+            else build_scope(
+                project, target=target, exclude=exclude, replace=replace, refresh=refresh, refresh_only=refresh_only
+            )
+        )
+        planned = make_plan(project, scope, locked=settings.ci if locked_ is None else locked_)
+        if saved is not None:
+            _check_fresh(saved, planned.plan)
+        refuse_errored(planned)
+        show_before(settings, planned)
+        if planned.plan.pending and saved is None:
+            confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
+        order = Order(operation="destroy" if scope.destroy else "apply", parallelism=parallelism or DEFAULT_PARALLELISM)
+        return carry_out(settings, project, planned, lock=lock, order=order)
+
+
+def _saved(planfile: Path | None, has_options: bool) -> Plan | None:
+    if planfile is None:
+        return None
+    if has_options:
+        raise MlstackError(
+            Diagnostic(
+                code="usage",
+                summary="The command line is not understood",
+                detail="A saved plan takes no planning options: what it holds is what was looked at.",
+                hint="Leave them out, or make another plan.",
+            ),
+            exit_code=ExitCode.USAGE,
+        )
+    from mlstack.planner.plan_file import load_plan
+
+    return load_plan(planfile)
+
+
+def _check_fresh(saved: Plan, now: Plan) -> None:
+    from mlstack.planner.plan_file import check_fresh
+
+    problem = check_fresh(saved, now)
+    if problem is not None:
+        raise MlstackError(problem)

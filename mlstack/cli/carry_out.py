@@ -1,0 +1,162 @@
+"""What apply, destroy and run share: the locks, the question, and carrying a plan out while a person watches."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+
+from mlstack.cli.console import note, report
+from mlstack.cli.plan import show_plan
+from mlstack.cli.project import Planned, Project, warnings_of
+from mlstack.cli.settings import Settings
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
+from mlstack.executor.events import Interrupted
+from mlstack.executor.interrupt import Interrupt
+from mlstack.executor.work import Hands, Session, Work
+from mlstack.state.environment_lock import EnvironmentLock, acquire
+from mlstack.state.identity import host_name, iso_time, new_id, person
+from mlstack.state.protocols import StateStore
+from mlstack.state.store import open_store
+from mlstack.state.workspace_lock import workspace_lock
+
+DEFAULT_PARALLELISM = 10
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """How a plan is to be carried out."""
+
+    operation: str
+    parallelism: int = DEFAULT_PARALLELISM
+    yes: bool = False
+
+
+@contextmanager
+def locked(settings: Settings, project: Project, *, operation: str, lock_timeout: str) -> Iterator[EnvironmentLock]:
+    """Hold the working tree and the environment's lock. Raises `MlstackError` naming who has them."""
+    timeout = _seconds(lock_timeout)
+    with workspace_lock(
+        project.root,
+        operation=operation,
+        timeout=timeout,
+        on_wait=lambda holder: note(f"Waiting for {holder.operation if holder else 'another command'} …"),
+    ):
+        lock = acquire(
+            project.backend,
+            operation=operation,
+            environment=project.spec.environment,
+            timeout=timeout,
+            on_wait=lambda owner: note(f"Waiting for the lock that {owner.who} on {owner.host} holds …"),
+        )
+        if lock.note is not None:
+            report(settings, (lock.note,))
+        with lock:
+            yield lock
+
+
+def confirm(settings: Settings, question: str, *, yes: bool) -> None:
+    """Ask; only the word `yes` counts. Raises `MlstackError` when there is nobody to ask, or the answer is another."""
+    if yes:
+        return
+    if not settings.interactive:
+        raise MlstackError(
+            Diagnostic(
+                code="nobody-to-ask",
+                summary="There is nobody to ask",
+                detail="Standard input is no terminal, so nothing was changed.",
+                hint="Give --yes to go on without being asked, or hand over a saved plan.",
+                command=f"mlstack {settings.command} --yes",
+            )
+        )
+    note(f"\n{question}\n  Only yes will be accepted.\n")
+    answer = input("  Enter a value: ")
+    if answer.strip() != "yes":
+        raise MlstackError(
+            Diagnostic(code="not-confirmed", summary="Cancelled", detail="Nothing was changed."),
+        )
+
+
+def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: EnvironmentLock, order: Order) -> int:
+    """Carry out a plan that was shown and agreed to; return the exit code."""
+    store = open_store(project.backend, project=project.spec.project, environment=project.spec.environment)
+    hands = _hands(project)
+    interrupt, work = _work(project, planned, store, hands, lock=lock)
+    left = entries_left_behind(work, tuple(store.pending()))
+    if left:
+        hands.results.record(left)
+        hands.results.flush()
+    if not planned.plan.steps:
+        store.compact()
+        return ExitCode.OK
+    return watch(settings, work, interrupt, order=order)
+
+
+def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order) -> int:
+    """Carry out the work and show its events as they come."""
+    from mlstack.render.events import event_renderer
+
+    who = Who(name=person(), host=host_name(), operation=order.operation)
+    with event_renderer(settings, work.plan) as on_event, interrupt.on_signals():
+        interrupt.on_raise(lambda now: on_event(Interrupted(now=now)))
+        result = apply(work, parallelism=order.parallelism, who=who, on_event=on_event)
+    return exit_code_of(result)
+
+
+def exit_code_of(result: ApplyResult) -> int:
+    """Turn the result into an exit code."""
+    if result.outcome == "interrupted":
+        return ExitCode.INTERRUPTED
+    return ExitCode.OK if result.outcome == "done" else ExitCode.ERROR
+
+
+def refuse_errored(planned: Planned) -> None:
+    """Raise with everything that is wrong with a plan that must not be applied."""
+    if planned.plan.errored:
+        raise MlstackError(*planned.plan.diagnostics)
+
+
+def show_before(settings: Settings, planned: Planned) -> None:
+    """Show the plan that is about to be carried out; with `--json`, events follow on standard output instead."""
+    if settings.json:
+        report(settings, warnings_of(planned.plan))
+        return
+    show_plan(settings, planned.plan)
+
+
+def _work(
+    project: Project, planned: Planned, store: StateStore, hands: Hands, *, lock: EnvironmentLock
+) -> tuple[Interrupt, Work]:
+    interrupt = Interrupt()
+    session = Session(
+        root=project.root,
+        apply_id=new_id(),
+        now=lambda: iso_time(time.time()),
+        verify_lock=lock.verify,
+        interrupt=interrupt,
+        metrics=planned.readings.metrics,
+    )
+    return interrupt, Work(planned.plan, planned.diffed, project.graph, store, hands=hands, session=session)
+
+
+def _hands(project: Project, **options: Any) -> Hands:
+    from mlstack.drivers.hands import LocalHands
+
+    return LocalHands(project.graph, root=project.root, **options)
+
+
+def _seconds(duration: str) -> float:
+    from mlstack.spec.quantity import WrongError, read_duration
+
+    try:
+        return read_duration(duration)
+    except WrongError as error:
+        raise MlstackError(
+            Diagnostic(
+                code="usage",
+                summary="The command line is not understood",
+                detail=f"--lock-timeout: {error}",
+            ),
+            exit_code=ExitCode.USAGE,
+        ) from error

@@ -1,0 +1,38 @@
+"""`mlstack destroy`: take down what apply has made. Results, remote, state and history are kept."""
+
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, carry_out, confirm, locked, refuse_errored, show_before
+from mlstack.cli.console import say
+from mlstack.cli.plan import build_scope
+from mlstack.cli.project import make_plan, open_project
+from mlstack.cli.settings import settings_of
+
+
+def destroy(
+    context: typer.Context,
+    target: options.Targets = None,
+    parallelism: options.Parallelism = None,
+    lock_timeout: options.LockTimeout = "0s",
+    yes: options.Yes = False,
+) -> int:
+    """Take down what apply has made.
+
+    Running stages are cancelled, then endpoints are stopped. Data, models, results, state and history are never
+    deleted. It can be interrupted and started again.
+    """
+    settings = settings_of(context)
+    project = open_project(settings)
+    with locked(settings, project, operation="destroy", lock_timeout=lock_timeout) as lock:
+        scope = build_scope(project, target=target, exclude=None, replace=None, destroy=True)
+        planned = make_plan(project, scope)
+        refuse_errored(planned)
+        show_before(settings, planned)
+        if not planned.plan.pending:
+            if not settings.json:
+                say("Nothing to destroy.")
+            return 0
+        confirm(settings, "Do you really want to take all of this down?", yes=yes)
+        order = Order(operation="destroy", parallelism=parallelism or DEFAULT_PARALLELISM)
+        return carry_out(settings, project, planned, lock=lock, order=order)

@@ -1,0 +1,110 @@
+"""`mlstack explain`: why a resource would change or not, down to the component and the line."""
+
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.console import report, say, say_json
+from mlstack.cli.project import Planned, Project, make_plan, open_project, warnings_of
+from mlstack.cli.settings import Settings, settings_of
+from mlstack.gitops.origins import find_text_of
+from mlstack.graph.change import Change, Reason, ReasonCode
+from mlstack.planner.plan import Scope
+from mlstack.planner.scope import expand_addresses
+from mlstack.render.words import action_sentence, reason_words
+from mlstack.spec.address import Address
+
+_MOST_LINES = 40
+
+
+def explain(context: typer.Context, address: options.AddressArgument) -> int:
+    """Say why a resource would change, or why not.
+
+    For a stage: every component of its fingerprint that differs from the recorded one, from what to what, and the lines
+    of the difference where the earlier text is still in Git.
+    """
+    settings = settings_of(context)
+    project = open_project(settings)
+    wanted = expand_addresses([address], project.graph)
+    planned = make_plan(project, Scope())
+    changes = [change for change in planned.plan.changes if change.address in wanted]
+    if settings.json:
+        say_json([_document(project, change) for change in changes])
+        return 0
+    report(settings, warnings_of(planned.plan))
+    for change in changes:
+        say("\n".join(_lines(settings, project, planned, change)))
+    return 0
+
+
+def _lines(settings: Settings, project: Project, planned: Planned, change: Change) -> list[str]:
+    style = settings.out
+    lines = [style.paint(f"{change.address} {action_sentence(change)}", "strong")]
+    for reason in change.reasons:
+        lines.append(f"  {style.symbol('•')} {reason_words(reason)}")
+        if reason.before is not None or reason.after is not None:
+            lines.append(f"      {_value(reason.before)} -> {_value(reason.after)}")
+        if reason.subject in _modules(project, change.address):
+            lines.append("      not listed in deps: the stage's Python entry imports it")
+        lines.extend(f"      {line}" for line in _text_diff(project, reason))
+    if change.fingerprint:
+        lines.append(f"  fingerprint {change.fingerprint[:16]}")
+    if change.address in planned.diffed.views:
+        identity = project.graph.environments.get(change.address)
+        if identity is not None and identity.python:
+            lines.append(f"  environment Python {identity.python}, {len(identity.packages)} packages, {identity.lock}")
+    return lines
+
+
+def _document(project: Project, change: Change) -> dict[str, object]:
+    return {
+        "address": change.address,
+        "action": change.action,
+        "fingerprint": change.fingerprint,
+        "reasons": [
+            {
+                "code": reason.code,
+                "words": reason_words(reason),
+                "subject": reason.subject,
+                "before": reason.before,
+                "after": reason.after,
+                "imported": reason.subject in _modules(project, change.address),
+                "diff": _text_diff(project, reason),
+            }
+            for reason in change.reasons
+        ],
+    }
+
+
+def _modules(project: Project, address: Address) -> tuple[str, ...]:
+    inputs = project.graph.stages.get(address)
+    return inputs.modules if inputs is not None else ()
+
+
+def _text_diff(project: Project, reason: Reason) -> list[str]:
+    """Return the lines that differ in a file whose recorded text is still to be found in Git."""
+    if reason.code is not ReasonCode.DEP_CHANGED or not isinstance(reason.before, str):
+        return []
+    before = find_text_of(project.root, reason.subject, md5=reason.before)
+    try:
+        after = (project.root / reason.subject).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return []
+    if before is None:
+        return []
+    from difflib import unified_diff
+
+    lines = [
+        line.rstrip("\n")
+        for line in unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=1)
+        if not line.startswith(("---", "+++"))
+    ]
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[:_MOST_LINES], f"… and {len(lines) - _MOST_LINES} more lines"]
+    return lines
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else repr(value)
+    return f"{text[:12]}…" if len(text) == 32 and text.isalnum() else text

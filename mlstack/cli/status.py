@@ -1,0 +1,83 @@
+"""`mlstack status`: what is there, whether it is well, and what is going on."""
+
+from typing import Any
+
+import typer
+
+from mlstack.cli.console import report, say, say_json
+from mlstack.cli.project import make_plan, open_project
+from mlstack.cli.settings import settings_of
+from mlstack.diagnostics import ExitCode
+from mlstack.drivers.base import Absent, NotChecked, Observation, Present
+from mlstack.graph.change import Action
+from mlstack.planner.plan import Scope
+from mlstack.render.table import render_table
+from mlstack.render.words import because
+from mlstack.spec.address import Kind
+
+
+def status(context: typer.Context) -> int:
+    """Show what is there, whether it is well, and what is going on.
+
+    Exit code 0 when everything is as the file says, 1 when something is down, unreadable or failed to be checked.
+    """
+    settings = settings_of(context)
+    project = open_project(settings)
+    planned = make_plan(project, Scope())
+    rows = []
+    for change in planned.plan.changes:
+        if change.kind is Kind.POOL:
+            continue
+        observation = planned.readings.observations.get(change.address)
+        word = _state_word(change.action, observation, change.kind)
+        rows.append(
+            (change.address, word, _version(change.address, planned.plan.versions, change.after), because(change))
+        )
+    if settings.json:
+        say_json(
+            {
+                "project": project.spec.project,
+                "environment": project.spec.environment,
+                "resources": [
+                    {"address": address, "status": word, "version": version, "because": why}
+                    for address, word, version, why in rows
+                ],
+                "diagnostics": planned.plan.diagnostics,
+            }
+        )
+    else:
+        report(settings, planned.plan.diagnostics)
+        say(render_table(("ADDRESS", "STATUS", "VERSION", "BECAUSE"), rows, style=settings.out))
+    well = all(word not in ("down", "not ready") for _, word, _, _ in rows) and not planned.plan.errored
+    return ExitCode.OK if well else ExitCode.ERROR
+
+
+def _state_word(action: Action, observation: Observation | None, kind: Kind) -> str:
+    """Say in one word how something is."""
+    if kind is Kind.ENDPOINT:
+        match observation:
+            case Absent(reason="never made"):
+                return "not made"
+            case Absent():
+                return "down"
+            case NotChecked():
+                return "not checked"
+            case Present(attributes=attributes) if attributes.get("ready") is False:
+                return "not ready"
+            case Present():
+                return "ready" if action is Action.NO_OP else "ready, old"
+            case _:
+                return "unreadable"
+    return {
+        Action.NO_OP: "up to date",
+        Action.FOLLOW: "running",
+        Action.CREATE: "not made",
+        Action.RESTORE: "in run-cache",
+    }.get(action, "out of date")
+
+
+def _version(address: str, versions: dict[str, str | None], after: dict[str, Any] | None) -> str:
+    found = versions.get(address)
+    if found is not None:
+        return found[:12]
+    return str((after or {}).get("url", ""))
