@@ -1,7 +1,5 @@
 """What is wrong with a recorded state, in words, each with a way out."""
 
-import shlex
-
 from mlstack.diagnostics import Diagnostic, Severity
 from mlstack.state import formats
 from mlstack.state.formats import BACKUP_KEY, JOURNAL, SNAPSHOT_KEY, Damage, Snapshot
@@ -106,4 +104,6 @@ def _restore(backend: Backend) -> tuple[str, str]:
     hint = "Put the backup in its place; together with the journal it holds everything that was recorded:"
     if "://" in target:
         return f"{hint} copy {backup} to {target}.", ""
+    import shlex
+
     return hint, shlex.join(["cp", backup, target])

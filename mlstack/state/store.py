@@ -78,7 +78,12 @@ class WritableState(RecordedState, StateStore):
             state = fold(plain(prior), entries)
             last_entry = prior.last_entry + len(entries)
             snapshot = Snapshot(**msgspec.structs.asdict(state), last_entry=last_entry)
-            tag = self._replace_snapshot(formats.encode(snapshot), tag=recorded.tag)
+            try:
+                tag = self._replace_snapshot(formats.encode(snapshot), tag=recorded.tag)
+            except MlstackError:
+                # The new snapshot may be there although its write was reported as failed: read anew before going on.
+                self._recorded, self._appended, self._folded, self._folded_upto = None, [], None, 0
+                raise
             self._recorded = Recorded(snapshot=snapshot, tag=tag, torn=recorded.torn)
             self._appended, self._folded, self._folded_upto = [], state, 0
             for number in journal_numbers(self._backend):
