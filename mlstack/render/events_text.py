@@ -1,0 +1,153 @@
+"""The progress of an apply as plain lines, for logs and pipes; and what is said at its end."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from mlstack.executor.events import (
+    ApplyEnded,
+    ApplyStarted,
+    Event,
+    Interrupted,
+    StepDone,
+    StepFailed,
+    StepProgress,
+    StepRefined,
+    StepSkipped,
+    StepStarted,
+)
+from mlstack.graph.change import Action
+from mlstack.render.diagnostics_text import render_diagnostic
+from mlstack.render.escape import output_line, plain
+from mlstack.render.human import counted, duration
+from mlstack.render.style import Style
+from mlstack.render.words import ACTIONS
+from mlstack.spec.address import Address
+from mlstack.state.state import StepResult
+
+Write = Callable[[str], None]
+"""Takes text that ends in a newline."""
+
+_QUIET_PERIOD = 30.0
+
+
+class TextProgress:
+    """Writes one line when a step starts and ends, and its last output line now and then.
+
+    `clock` gives seconds and is only used to write at most one line of output per step and half a minute, so that a
+    log in CI shows that something goes on without repeating the stage's own log.
+    """
+
+    def __init__(self, write: Write, *, style: Style, clock: Callable[[], float], verbose: bool = False) -> None:
+        self._write = write
+        self._style = style
+        self._clock = clock
+        self._verbose = verbose
+        self._said: dict[Address, float] = {}
+
+    def __call__(self, event: Event) -> None:
+        """Write what `event` says."""
+        if isinstance(event, StepStarted):
+            self._said[event.address] = self._clock()
+        if isinstance(event, StepProgress) and not self._is_due(event):
+            return
+        for line in event_lines(event, style=self._style):
+            self._write(line + "\n")
+
+    def close(self) -> None:
+        """Nothing is left open."""
+
+    def _is_due(self, event: StepProgress) -> bool:
+        now = self._clock()
+        if self._verbose or now - self._said.get(event.address, now) >= _QUIET_PERIOD:
+            self._said[event.address] = now
+            return True
+        return False
+
+
+def event_lines(event: Event, *, style: Style) -> Iterable[str]:
+    """Yield the lines that stay on the screen for one event."""
+    match event:
+        case StepStarted():
+            words = ACTIONS[event.action]
+            yield f"{plain(event.address)}: {style.paint(words.doing, words.tone)}{style.symbol('…')}"
+        case StepProgress():
+            yield f"{plain(event.address)}: {output_line(event.line)}"
+        case StepRefined():
+            planned, found = ACTIONS[event.planned].word, ACTIONS[event.action].word
+            yield f"{plain(event.address)}: {found} instead of {planned} ({plain(event.because)})"
+        case StepDone():
+            done = style.paint(f"{style.symbol('✓')} {ACTIONS[event.action].done}", "add")
+            detail = f": {plain(event.detail)}" if event.detail else ""
+            yield f"{plain(event.address)}: {done} after {duration(event.seconds)}{detail}"
+        case StepFailed():
+            yield from _failed(event, style)
+        case StepSkipped():
+            yield f"{plain(event.address)}: {style.paint('not started', 'warning')} ({plain(event.because)})"
+        case Interrupted():
+            yield _interrupted(event, style)
+        case ApplyStarted() | ApplyEnded():
+            return
+
+
+def _failed(event: StepFailed, style: Style) -> Iterable[str]:
+    mark = style.paint(f"{style.symbol('✗')} failed", "error")
+    yield f"{plain(event.address)}: {mark} after {duration(event.seconds)}"
+    yield from render_diagnostic(event.diagnostic, style=style).rstrip("\n").split("\n")
+    if event.log_tail:
+        yield style.paint(f"  the last {counted(len(event.log_tail), 'line')} of its output:", "quiet")
+        yield from (f"  {style.symbol('│')} {output_line(line)}" for line in event.log_tail)
+    if event.log:
+        yield f"  all of it: {plain(event.log)}"
+
+
+def _interrupted(event: Interrupted, style: Style) -> str:
+    if event.now:
+        return style.paint("Stopping now. What was being done may be left half done; the next apply looks.", "warning")
+    return style.paint(
+        "Interrupted: finishing the running steps, starting no more. Press Ctrl-C again to stop now.", "warning"
+    )
+
+
+def render_result(ended: ApplyEnded, *, style: Style, verb: str = "Apply", again: str = "mlstack apply") -> str:
+    """Return what is said at the end. After a failure: three lists and how to go on. Ends in a newline.
+
+    `verb` is the word of the command ("Apply", "Destroy", "Run"), `again` the command line that goes on.
+    """
+    done = [result for result in ended.results if result.outcome == "done"]
+    if ended.outcome == "done":
+        return f"{style.paint(f'{verb} complete!', 'good')} {_counts(done)}\n"
+    failed = [result for result in ended.results if result.outcome == "failed"]
+    rest = [result for result in ended.results if result.outcome in ("not-started", "skipped")]
+    lines: list[str] = []
+    lines.extend(_list("Done", done, style, tone_mark="✓"))
+    lines.extend(_list("Failed", failed, style, tone_mark="✗"))
+    lines.extend(_list("Not started", rest, style, tone_mark="•"))
+    lines.extend(["", "What is done is recorded. To go on from here:", "", f"    {style.paint(again, 'strong')}", ""])
+    word = "failed" if ended.outcome == "failed" else "interrupted"
+    counts = f"{len(done)} done, {len(failed)} failed, {len(rest)} not started."
+    lines.append(f"{style.paint(f'{verb} {word}.', 'error')} {counts}")
+    return "\n".join(lines) + "\n"
+
+
+def _list(title: str, results: Sequence[StepResult], style: Style, *, tone_mark: str) -> Iterable[str]:
+    if not results:
+        return
+    yield style.paint(f"{title}:", "strong")
+    for result in results:
+        took = f" ({duration(result.seconds)})" if result.seconds else ""
+        detail = f": {plain(result.detail)}" if result.detail else ""
+        yield f"  {style.symbol(tone_mark)} {plain(result.address)}{took}{detail}"
+
+
+def _counts(done: Sequence[StepResult]) -> str:
+    words: dict[str, int] = {}
+    for result in done:
+        word = _done_word(result.action)
+        words[word] = words.get(word, 0) + 1
+    return ", ".join(f"{count} {word}" for word, count in words.items()) + "." if words else "Nothing was to be done."
+
+
+def _done_word(action: str) -> str:
+    try:
+        return ACTIONS[Action(action)].done
+    except ValueError:
+        return plain(action)

@@ -1,0 +1,102 @@
+"""Actions and reasons in words. Closed tables: a test proves that every action and reason has some."""
+
+from typing import NamedTuple
+
+from mlstack.graph.change import Action, Change, Reason, ReasonCode
+from mlstack.render.escape import plain
+from mlstack.render.style import Tone
+
+
+class ActionWords(NamedTuple):
+    """How an action is shown: symbol, the word beside it, the sentence after an address, its colour, how it is done."""
+
+    symbol: str
+    word: str
+    sentence: str
+    tone: Tone
+    doing: str
+    done: str
+
+
+ACTIONS: dict[Action, ActionWords] = {
+    Action.DELETE: ActionWords("-", "destroy", "will be destroyed", "remove", "destroying", "destroyed"),
+    Action.REPLACE: ActionWords("-/+", "replace", "will be replaced", "remove", "replacing", "replaced"),
+    Action.CREATE: ActionWords("+", "create", "will be created", "add", "creating", "created"),
+    Action.UPDATE: ActionWords("~", "update in place", "will be updated in place", "change", "updating", "updated"),
+    Action.RUN: ActionWords("▶", "run", "will run", "run", "running", "ran"),
+    Action.RESTORE: ActionWords("◀", "restore from the run-cache", "will be restored", "run", "restoring", "restored"),
+    Action.FOLLOW: ActionWords("»", "follow a run that is going on", "is running", "run", "following", "ran"),
+    Action.CANCEL: ActionWords("■", "cancel a run", "will be cancelled", "remove", "cancelling", "cancelled"),
+    Action.MOVE: ActionWords("→", "move", "gets a new address", "change", "moving", "moved"),
+    Action.IMPORT: ActionWords("←", "import", "will be taken in", "add", "taking in", "taken in"),
+    Action.ACCEPT: ActionWords("=", "accept as it is", "keeps its result", "change", "accepting", "accepted"),
+    Action.FORGET: ActionWords(
+        ".", "forget, keeping the data", "will no longer be managed", "change", "forgetting", "forgotten"
+    ),
+    Action.NO_OP: ActionWords(" ", "no change", "has no changes", "quiet", "checking", "unchanged"),
+}
+
+# What stands behind "because"; {} is the subject. The second form is for an empty subject.
+_REASONS: dict[ReasonCode, tuple[str, str]] = {
+    ReasonCode.UP_TO_DATE: ("it is up to date: {}", "it is up to date"),
+    ReasonCode.NOT_RECORDED: ("{} is not recorded yet", "nothing is recorded yet"),
+    ReasonCode.COMMAND_CHANGED: ("cmd {} changed", "cmd changed"),
+    ReasonCode.DEP_CHANGED: ("dep {} changed", "a dep changed"),
+    ReasonCode.DEP_ADDED: ("dep {} is new", "a dep is new"),
+    ReasonCode.DEP_REMOVED: ("dep {} is gone", "a dep is gone"),
+    ReasonCode.PARAM_CHANGED: ("param {} changed", "params changed"),
+    ReasonCode.ENV_CHANGED: ("env {} changed", "env changed"),
+    ReasonCode.ENVIRONMENT_CHANGED: ("package {} changed", "its Python environment changed"),
+    ReasonCode.OUTS_CHANGED: ("out {} changed", "its outs changed"),
+    ReasonCode.OUT_MISSING: ("out {} can no longer be had", "an out can no longer be had"),
+    ReasonCode.UPSTREAM_CHANGES: ("{} changes", "what it needs changes"),
+    ReasonCode.IN_RUN_CACHE: ("this result is in the run-cache: {}", "this result is in the run-cache"),
+    ReasonCode.RUNNING: ("it was started already, {}", "it was started already"),
+    ReasonCode.SUPERSEDED: ("run {} has inputs that are out of date", "a run has inputs that are out of date"),
+    ReasonCode.FORCED: ("--replace {}", "--replace asks for it"),
+    ReasonCode.ALWAYS: ("it is marked always: true, {}", "it is marked always: true"),
+    ReasonCode.DEFINITION_CHANGED: ("its definition changed: {}", "its definition in dvc.yaml is out of date"),
+    ReasonCode.CONTENT_CHANGED: ("the content of {} changed", "its content changed"),
+    ReasonCode.SOURCE_CHANGED: ("source {} changed", "its source changed"),
+    ReasonCode.NOT_FETCHED: ("{} was not fetched yet", "it was not fetched yet"),
+    ReasonCode.MODEL_CHANGED: ("{} changed", "its model changed"),
+    ReasonCode.SETTING_CHANGED: ("{} changed", "a setting changed"),
+    ReasonCode.GATE_CHANGED: ("gate {} changed", "a gate changed"),
+    ReasonCode.GATE_NOT_MET: ("{}", "a gate is not met"),
+    ReasonCode.DOWN: ("it is down: {}", "it is down"),
+    ReasonCode.NOT_READY: ("it is not ready: {}", "it is not ready"),
+    ReasonCode.NOT_CHECKED: ("it was not checked: {}", "it was not checked"),
+    ReasonCode.REMOVED_FROM_FILE: ("{} is no longer in the file", "it is no longer in the file"),
+    ReasonCode.DESTROY_ASKED: ("destroy was asked for: {}", "destroy was asked for"),
+    ReasonCode.MOVED: ("it was {}", "it was moved"),
+    ReasonCode.ACCEPTED: ('accepted with "{}"', "it was accepted"),
+    ReasonCode.NOT_SELECTED: ("left out: {}", "left out by --target or --exclude"),
+    ReasonCode.KEPT: ("kept: {}", "data and results are kept"),
+    ReasonCode.THIS_MACHINE: ("this machine: {}", "it is this machine"),
+    ReasonCode.TRACKED_BY_GIT: ("{} is tracked by Git", "it is tracked by Git"),
+}
+
+
+def reason_words(reason: Reason) -> str:
+    """Return what stands behind "because"; safe to show."""
+    with_subject, without = _REASONS[reason.code]
+    return with_subject.format(plain(reason.subject)) if reason.subject else without
+
+
+def action_sentence(change: Change) -> str:
+    """Return what will become of the address: `will run`, `was moved from stages.fit`."""
+    codes = {reason.code for reason in change.reasons}
+    if ReasonCode.GATE_NOT_MET in codes:
+        return "will stop at its gate"
+    if change.previous_address is not None:
+        return f"gets a new address, before {plain(change.previous_address)}"
+    return ACTIONS[change.action].sentence
+
+
+def because(change: Change, *, most: int = 2) -> str:
+    """Return the causes in one phrase: `dep src/train.py changed; param depth changed; and 2 more`."""
+    phrases = list(dict.fromkeys(reason_words(reason) for reason in change.reasons))
+    shown = phrases[:most] if len(phrases) > most + 1 else phrases
+    if len(phrases) > len(shown):
+        shown.append(f"and {len(phrases) - len(shown)} more")
+    return "; ".join(shown)
