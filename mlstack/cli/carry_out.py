@@ -1,9 +1,8 @@
 """What apply, destroy and run share: the locks, the question, and carrying a plan out while a person watches."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import msgspec
 
@@ -15,7 +14,7 @@ from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
 from mlstack.executor.events import Interrupted
 from mlstack.executor.interrupt import Interrupt
-from mlstack.executor.work import Hands, Session, Work
+from mlstack.executor.work import Session, Work
 from mlstack.state.environment_lock import EnvironmentLock, acquire
 from mlstack.state.identity import host_name, iso_time, new_id, person
 from mlstack.state.protocols import StateStore
@@ -81,12 +80,11 @@ def confirm(settings: Settings, question: str, *, yes: bool) -> None:
 def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: EnvironmentLock, order: Order) -> int:
     """Carry out a plan that was shown and agreed to; return the exit code."""
     store = open_store(project.backend, project=project.spec.project, environment=project.spec.environment)
-    hands = _hands(project)
-    interrupt, work = _work(project, planned, store, hands, lock=lock)
+    interrupt, work = make_work(project, planned, store, recording=True, verify_lock=lock.verify)
     left = entries_left_behind(work, tuple(store.pending()))
     if left:
-        hands.results.record(left)
-        hands.results.flush()
+        work.hands.results.record(left)
+        work.hands.results.flush()
     if not planned.plan.steps:
         store.compact()
         return ExitCode.OK
@@ -125,25 +123,23 @@ def show_before(settings: Settings, planned: Planned) -> None:
     show_plan(settings, planned.plan)
 
 
-def _work(
-    project: Project, planned: Planned, store: StateStore, hands: Hands, *, lock: EnvironmentLock
+def make_work(
+    project: Project, planned: Planned, store: StateStore, *, recording: bool, verify_lock: Callable[[], None]
 ) -> tuple[Interrupt, Work]:
+    """Prepare to carry out a plan. With `recording` False neither `dvc.yaml` nor `dvc.lock` is written."""
+    from mlstack.drivers.hands import LocalHands
+
     interrupt = Interrupt()
     session = Session(
         root=project.root,
         apply_id=new_id(),
         now=lambda: iso_time(time.time()),
-        verify_lock=lock.verify,
+        verify_lock=verify_lock,
         interrupt=interrupt,
         metrics=planned.readings.metrics,
     )
+    hands = LocalHands(project.graph, root=project.root, recording=recording)
     return interrupt, Work(planned.plan, planned.diffed, project.graph, store, hands=hands, session=session)
-
-
-def _hands(project: Project, **options: Any) -> Hands:
-    from mlstack.drivers.hands import LocalHands
-
-    return LocalHands(project.graph, root=project.root, **options)
 
 
 def _seconds(duration: str) -> float:

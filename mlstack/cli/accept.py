@@ -1,0 +1,98 @@
+"""`mlstack accept`: say that a change does not alter a stage's result."""
+
+import time
+
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.carry_out import locked
+from mlstack.cli.console import say, say_json
+from mlstack.cli.project import make_plan, open_project
+from mlstack.cli.settings import settings_of
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.graph.change import Action
+from mlstack.graph.graph import fingerprint
+from mlstack.planner.plan import Scope
+from mlstack.planner.scope import expand_addresses
+from mlstack.planner.stages import StageView
+from mlstack.spec.address import Address
+from mlstack.state.identity import iso_time, new_id, person
+from mlstack.state.state import Acceptance, Entry
+from mlstack.state.store import open_store
+
+
+def accept(
+    context: typer.Context,
+    address: options.AddressArgument,
+    because: options.Because,
+    lock_timeout: options.LockTimeout = "0s",
+) -> int:
+    """Say that a change does not alter a result: a comment, a typo, a reformatting.
+
+    It is recorded with your name and reason. The plan then shows the stage as accepted, and apply keeps its result for
+    the new inputs instead of running it. Any further change asks again.
+    """
+    settings = settings_of(context)
+    project = open_project(settings)
+    if not because.strip():
+        raise MlstackError(_refusal(address, "A reason is needed, for those who come later."))
+    with locked(settings, project, operation="accept", lock_timeout=lock_timeout):
+        project = open_project(settings)
+        planned = make_plan(project, Scope(refresh=False))
+        store = open_store(project.backend, project=project.spec.project, environment=project.spec.environment)
+        accepted = []
+        for stage in expand_addresses([address], project.graph):
+            change = planned.plan.change(stage)
+            view = planned.diffed.views.get(stage)
+            if change is None or view is None:
+                raise MlstackError(_refusal(stage, "Only stages have results that could be kept."))
+            if change.action is Action.NO_OP:
+                continue
+            accepted.append(_acceptance(stage, change.fingerprint, view, because=because))
+        if not accepted:
+            raise MlstackError(_refusal(address, "It is up to date: there is nothing to accept."))
+        apply_id = new_id()
+        for acceptance in accepted:
+            store.append(
+                Entry(
+                    at=acceptance.at,
+                    apply_id=apply_id,
+                    event="accepted",
+                    address=acceptance.address,
+                    acceptance=acceptance,
+                )
+            )
+        store.compact()
+    if settings.json:
+        say_json(accepted)
+    else:
+        for acceptance in accepted:
+            say(f"{acceptance.address}: accepted. `mlstack apply` keeps its result for the new inputs.")
+    return 0
+
+
+def _acceptance(address: Address, current: str | None, view: StageView, *, because: str) -> Acceptance:
+    recorded = view.reading.recorded
+    if recorded is None:
+        raise MlstackError(_refusal(address, "No result is recorded yet that could be kept."))
+    if current is None:
+        raise MlstackError(_refusal(address, "What it needs will change first, so its inputs are not known yet."))
+    return Acceptance(
+        address=address,
+        fingerprint=current,
+        recorded_fingerprint=fingerprint(recorded.key),
+        because=because.strip(),
+        who=person(),
+        at=iso_time(time.time()),
+    )
+
+
+def _refusal(address: str, detail: str) -> Diagnostic:
+    return Diagnostic(
+        code="nothing-to-accept",
+        summary="This cannot be accepted",
+        detail=detail,
+        address=address,
+        hint="See why it would run.",
+        command=f"mlstack explain {address}",
+    )
