@@ -1,0 +1,123 @@
+"""Small YAML files of the project (`dvc.yaml`, `.dvc`, generated params), parsed once and remembered by stat."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from mlstack.diagnostics import Diagnostic, MlstackError, Position
+from mlstack.drivers.dvc.stamped import Stamped, read_stamped, stamp, write_stamped
+from mlstack.drivers.dvc.yaml_text import load_yaml
+
+
+def read_document(root: Path, path: str, *, cache_folder: Path | None) -> dict[str, Any] | None:
+    """Return the map in a YAML file; None if there is no file.
+
+    Raises `MlstackError` with the line for one that is not YAML, not UTF-8 or not a map.
+    """
+    cache = document_cache(cache_folder, path)
+    try:
+        before = stamp(root / path)
+        found = read_stamped(cache, before, dict[str, Any])
+        if found is not None:
+            return found
+        content = (root / path).read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise MlstackError(unreadable(path, error.strerror or str(error))) from error
+    data = parse_document(content, path)
+    write_stamped(cache, Stamped(before, data))
+    return data
+
+
+def parse_document(content: bytes, path: str) -> dict[str, Any]:
+    """Parse the bytes of such a file; see `read_document`."""
+    import yaml
+
+    try:
+        data = load_yaml(content.decode())
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        reason = getattr(error, "problem", None) or str(error)
+        raise MlstackError(unreadable(path, str(reason), line=mark.line + 1 if mark else 1)) from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise MlstackError(unreadable(path, "it is not a map"))
+    return data
+
+
+def document_cache(cache_folder: Path | None, path: str) -> Path | None:
+    """Return the file that remembers one parsed document."""
+    return cache_folder / "dvc" / f"yaml-{sha256(os.fsencode(path)).hexdigest()[:16]}.json" if cache_folder else None
+
+
+def unreadable(path: str, reason: str, *, line: int = 1) -> Diagnostic:
+    """Describe a file of DVC's that cannot be read."""
+    return Diagnostic(
+        code="dvc-file-unreadable",
+        summary="One of DVC's files cannot be read",
+        detail=f"{path}: {reason}.",
+        hint="Correct the file, or take the version of the last commit.",
+        command=f"git checkout -- {path}",
+        position=Position(path, line, 1),
+    )
+
+
+def write_durably(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Replace a file: temporary file in the same folder, fsync, rename, fsync of the folder.
+
+    The mode of an existing file is kept. Raises `MlstackError` when it cannot be written; the old content stays whole.
+    """
+    import tempfile
+
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode is None:
+            mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask()
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+        temporary = ""
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise MlstackError(_unwritable(path, error)) from error
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    return _UMASK
+
+
+def _read_umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _read_umask()  # at import, before any thread: asking for it changes it for a moment
+
+
+def _unwritable(path: Path, error: OSError) -> Diagnostic:
+    return Diagnostic(
+        code="file-unwritable",
+        summary="A file cannot be written",
+        detail=f"{path}: {error.strerror or error}. What was there before is unchanged.",
+        hint="Make room or make the folder writable, then run the same command again; nothing that is done is lost.",
+    )

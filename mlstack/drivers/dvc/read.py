@@ -1,0 +1,218 @@
+"""What DVC's files say about stages and datasets, without importing DVC and without writing anything but caches."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import Absent, DatasetReading, Observation, Present, StageReading
+from mlstack.drivers.dvc.datasets import read_dataset
+from mlstack.drivers.dvc.definitions import Definitions
+from mlstack.drivers.dvc.entries import RecordedStage
+from mlstack.drivers.dvc.lockfile import LockFile, read_lock
+from mlstack.drivers.dvc.metrics import MetricsReader
+from mlstack.drivers.dvc.objects import Objects, is_executable, is_same_key
+from mlstack.drivers.dvc.settings import DvcSettings, read_settings
+from mlstack.graph.digest import Digester
+from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph, StageInputs, entry_key
+from mlstack.graph.hash_cache import HashCache
+from mlstack.graph.sources import FileDigest
+from mlstack.spec.address import Address
+from mlstack.spec.spec import Dataset, Out
+from mlstack.state.state import Entry
+
+
+class ResultReadings(NamedTuple):
+    """What `read_results` found. `stages` also holds stages that mlstack defined and the graph has no more."""
+
+    stages: dict[Address, StageReading]
+    datasets: dict[Address, DatasetReading]
+    metrics: dict[Address, dict[str, float]]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+def read_results(
+    graph: ResourceGraph,
+    *,
+    root: Path,
+    pending: Sequence[Entry] = (),
+    cache_folder: Path | None = None,
+    hashes: HashCache | None = None,
+) -> ResultReadings:
+    """Read stages, datasets and metrics of a project at `root`.
+
+    `pending` is the journal of an apply that did not end: its lock entries are laid over `dvc.lock` where they fit the
+    key that a stage has now. `cache_folder` (`.mlstack/cache`) keeps what was parsed; `hashes` what was hashed. Remotes
+    are not asked. Nothing is raised for damaged files: they are in `diagnostics`, and what they hold counts as absent.
+    """
+    own_hashes = hashes if hashes is not None else HashCache(cache_folder / "digests" if cache_folder else None)
+    reader = _Reader(graph, root, cache_folder=cache_folder, hashes=own_hashes)
+    reader.walk({entry.address: entry.lock_entry for entry in pending if entry.address and entry.lock_entry})
+    if hashes is None:
+        own_hashes.save()
+    reader.metrics.save()
+    return ResultReadings(reader.stages, reader.datasets, reader.metrics.found, tuple(reader.diagnostics))
+
+
+class Availability:
+    """Whether content can be had by hash: from the cache, or because the workspace holds it."""
+
+    def __init__(self, objects: Objects, digester: Digester) -> None:
+        self._objects = objects
+        self._digester = digester
+
+    def has(self, path: str, digest: FileDigest) -> bool:
+        """Whether `digest` is in the cache, or is what lies at `path`."""
+        if self._objects.has(digest):
+            return True
+        present = self.in_workspace(path)
+        return present is not None and present.md5 == digest.md5
+
+    def in_workspace(self, path: str) -> FileDigest | None:
+        """Return what lies at `path`; None also for what cannot be read."""
+        try:
+            return self._digester.digest(path)
+        except MlstackError:
+            return None
+
+    def has_all(self, entry: LockEntry) -> bool:
+        """Whether every output of an entry can be had."""
+        return all(self.has(out.path, out.digest) for out in entry.outs)
+
+
+def find_cached(
+    key: EntryKey, directory: str, *, root: Path, objects: Objects, available: Availability
+) -> RecordedStage | None:
+    """Return the newest result in the run-cache for exactly this key of which every output can be had by hash."""
+    executable = [dep.path for dep in key.deps if is_executable(f"{root}/{dep.path}")]
+    for found in objects.runs(key, directory, executable):
+        if found.entry is not None and available.has_all(found.entry):
+            return found
+    return None
+
+
+class _Reader:
+    """One walk through the graph in topological order, with what is known by then."""
+
+    def __init__(self, graph: ResourceGraph, root: Path, *, cache_folder: Path | None, hashes: HashCache) -> None:
+        self.stages: dict[Address, StageReading] = {}
+        self.datasets: dict[Address, DatasetReading] = {}
+        self.diagnostics: list[Diagnostic] = []
+        self._graph, self._root, self._cache_folder = graph, root, cache_folder
+        settings = self._settings()
+        self._objects = Objects(settings.cache)
+        self._available = Availability(self._objects, Digester(root, cache=hashes))
+        self.metrics = MetricsReader(root, self._objects, self._available.in_workspace, cache_folder=cache_folder)
+        self._definitions = Definitions(graph, root, cache_folder=cache_folder)
+        self.diagnostics += self._definitions.problems
+        self._locks: dict[str, LockFile] = {}
+        self._known: dict[str, FileDigest] = {}
+
+    def _settings(self) -> DvcSettings:
+        try:
+            return read_settings(self._root)
+        except MlstackError as error:
+            self.diagnostics += error.diagnostics
+            return DvcSettings(top=self._root, cache=self._root / ".dvc" / "cache")
+
+    def walk(self, pending: Mapping[Address, Mapping[str, object]]) -> None:
+        """Read everything."""
+        for address in self._graph.order:
+            resource = self._graph.resources.get(address)
+            if isinstance(resource, Dataset):
+                self._read_dataset(resource)
+            elif address in self._graph.stages:
+                self._read_stage(self._graph.stages[address], pending.get(address))
+        for address, place in self._definitions.orphans.items():
+            recorded = self._lock(place.directory).stages.get(place.name)
+            self.stages[address] = StageReading(recorded=recorded.entry if recorded else None)
+
+    def _lock(self, directory: str) -> LockFile:
+        if directory not in self._locks:
+            try:
+                self._locks[directory] = read_lock(self._root, directory, cache_folder=self._cache_folder)
+            except MlstackError as error:
+                self.diagnostics += error.diagnostics
+                self._locks[directory] = LockFile()
+        return self._locks[directory]
+
+    # ------------------------------------------------------------------------------------------------ datasets
+
+    def _read_dataset(self, dataset: Dataset) -> None:
+        if dataset.address not in self._graph.datasets:
+            return
+        recorded: FileDigest | None = None
+        try:
+            found = read_dataset(self._root, dataset.path, cache_folder=self._cache_folder)
+            recorded, source = (found.digest, found.source) if found else (None, None)
+        except MlstackError as error:
+            self.diagnostics += error.diagnostics
+            source = None
+        content: Observation = Absent(reason="nothing was recorded")
+        if recorded is not None:
+            content = Present()
+            if not self._available.has(dataset.path, recorded):
+                content = Absent(reason=f"{recorded.md5} is neither at {dataset.path} nor in DVC's cache")
+        self.datasets[dataset.address] = DatasetReading(recorded=recorded, source=source, content=content)
+        digest = self._graph.datasets[dataset.address] or recorded
+        if digest is not None:
+            self._known[dataset.path] = digest
+
+    # ------------------------------------------------------------------------------------------------ stages
+
+    def _read_stage(self, inputs: StageInputs, pending: Mapping[str, object] | None) -> None:
+        key = entry_key(inputs, self._known)
+        complete = key if isinstance(key, EntryKey) else None
+        in_lock = self._lock(inputs.directory).stages.get(inputs.entry_name)
+        recorded = self._lay_over(in_lock.entry if in_lock else None, pending, complete)
+        missing = self._missing(recorded, inputs.outs)
+        outs: Observation = Present()
+        if recorded is None:
+            outs = Absent(reason="nothing is recorded")
+        elif missing:
+            outs = Absent(reason=f"{', '.join(missing)} is neither in the workspace nor in DVC's cache")
+        is_current = recorded is not None and complete is not None and is_same_key(recorded.key, complete)
+        cached: LockEntry | None = None
+        if complete is not None and (not is_current or missing):
+            cached = self._find_cached(complete, inputs)
+        self.stages[inputs.address] = StageReading(
+            recorded=recorded,
+            cached=cached,
+            outs=outs,
+            missing=missing,
+            defined=self._definitions.is_defined(inputs),
+        )
+        result = recorded if is_current and not missing else cached
+        if result is not None:
+            self._known.update(result.digests())
+        if recorded is not None:
+            self.metrics.read(inputs, recorded)
+
+    def _lay_over(
+        self, recorded: LockEntry | None, pending: Mapping[str, object] | None, key: EntryKey | None
+    ) -> LockEntry | None:
+        """Prefer an entry from the journal of a killed apply, if it is for the key that the stage has now."""
+        if pending is None or key is None:
+            return recorded
+        try:
+            left = msgspec.convert(pending, LockEntry)
+        except msgspec.ValidationError:
+            return recorded
+        return left if is_same_key(left.key, key) else recorded
+
+    def _missing(self, recorded: LockEntry | None, outs: Iterable[Out]) -> tuple[str, ...]:
+        if recorded is None:
+            return ()
+        in_git = {out.path for out in outs if not out.cache}
+        return tuple(
+            out.path
+            for out in recorded.outs
+            if not self._available.has(out.path, out.digest)
+            and not (out.path in in_git and self.metrics.in_commit(out.path, out.digest.md5) is not None)
+        )
+
+    def _find_cached(self, key: EntryKey, inputs: StageInputs) -> LockEntry | None:
+        found = find_cached(key, inputs.directory, root=self._root, objects=self._objects, available=self._available)
+        return found.entry if found else None

@@ -1,0 +1,104 @@
+"""DVC's own settings, read from its files without importing DVC."""
+
+import os
+from collections.abc import Iterator, Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigError
+from pathlib import Path
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+
+DEFAULT_LINKS = ("reflink", "copy")
+
+
+class DvcSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What mlstack needs of DVC's configuration. `top` is the folder that holds `.dvc`."""
+
+    top: Path
+    cache: Path
+    links: tuple[str, ...] = DEFAULT_LINKS
+    is_shared: bool = False
+    remote: str | None = None
+    hardlink_lock: bool = False
+    autostage: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """The `.dvc` folder."""
+        return self.top / ".dvc"
+
+
+def find_top(root: Path) -> Path | None:
+    """Return the nearest folder at or above `root` that is a DVC project, within the Git repository."""
+    for folder in (root, *root.parents):
+        if (folder / ".dvc").is_dir():
+            return folder
+        if (folder / ".git").exists():
+            return None
+    return None
+
+
+def read_settings(root: Path) -> DvcSettings:
+    """Read `.dvc/config` and what lies under and over it. Without a DVC project: the defaults it would have.
+
+    Raises `MlstackError` for a file that cannot be parsed.
+    """
+    top = find_top(root) or root
+    values: dict[str, str] = {}
+    cache = top / ".dvc" / "cache"
+    for file in _files(top):
+        found = _read(file)
+        values |= found
+        if "cache.dir" in found:
+            cache = Path(os.path.abspath(file.parent / Path(found["cache.dir"]).expanduser()))  # noqa: PTH100 - keeps links
+    links = tuple(word.strip().strip("\"'") for word in values.get("cache.type", "").split(",") if word.strip())
+    return DvcSettings(
+        top=top,
+        cache=cache,
+        links=links or DEFAULT_LINKS,
+        is_shared=values.get("cache.shared") == "group",
+        remote=values.get("core.remote"),
+        hardlink_lock=_is_true(values.get("core.hardlink_lock")),
+        autostage=_is_true(values.get("core.autostage")),
+    )
+
+
+def _files(top: Path) -> Iterator[Path]:
+    """Yield DVC's configuration files, the weakest first (`dvc.config.Config.LEVELS`)."""
+    home = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - no home is no error
+    yield Path(os.environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc") / "config"
+    yield Path(os.environ.get("DVC_GLOBAL_CONFIG_DIR") or f"{home}/dvc") / "config"
+    yield top / ".dvc" / "config"
+    yield top / ".dvc" / "config.local"
+
+
+def _read(file: Path) -> Mapping[str, str]:
+    parser = ConfigParser(strict=False, interpolation=None, allow_no_value=True, inline_comment_prefixes=("#",))
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    try:
+        parser.read_string("\n".join(line.strip() for line in text.splitlines()))
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise MlstackError(
+            Diagnostic(
+                code="dvc-config-unreadable",
+                summary="DVC's configuration cannot be read",
+                detail=f"{file}: {str(error).splitlines()[0]}",
+                hint="Correct the file, or take the version of the last commit.",
+            )
+        ) from error
+    return {
+        f"{section}.{key}": value.strip().strip("\"'")
+        for section in ("core", "cache")
+        if parser.has_section(section)
+        for key, value in parser.items(section)
+        if value is not None
+    }
+
+
+def _is_true(value: str | None) -> bool:
+    return (value or "").lower() in {"true", "1", "yes", "on"}
