@@ -54,14 +54,8 @@ class FolderBackend:
     def create(self, key: str, data: bytes) -> str | None:
         """Create `key` durably and return its tag; None, with nothing written, when it exists already."""
         with _explained(path := self.location(key), writing=True), self._content(data) as temporary:
-            try:
-                _into_folder(path, lambda: os.link(temporary, path))
-            except FileExistsError:
+            if not self._name(temporary, path):
                 return None
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                return self._create_without_links(temporary, path, data)
             try:
                 _sync_folder_of(path)
             except OSError:
@@ -70,13 +64,20 @@ class FolderBackend:
                 raise
         return _tag(data)
 
-    def _create_without_links(self, temporary: str, path: str, data: bytes) -> str | None:
-        with self._mutex():
-            if os.path.lexists(path):
-                return None
-            _into_folder(path, lambda: os.replace(temporary, path))  # noqa: PTH105
-            _sync_folder_of(path)
-        return _tag(data)
+    def _name(self, temporary: str, path: str) -> bool:
+        """Give a complete file its name; False when the name is taken."""
+        try:
+            _into_folder(path, lambda: os.link(temporary, path))
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            with self._mutex():
+                if os.path.lexists(path):
+                    return False
+                _into_folder(path, lambda: os.replace(temporary, path))  # noqa: PTH105
+        return True
 
     def replace(self, key: str, data: bytes, *, tag: str | None) -> str | None:
         """Write `key` durably if its tag is still `tag` (None: whatever it is). None when somebody else was faster."""
