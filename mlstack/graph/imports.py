@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from posixpath import dirname, normpath
+from posixpath import dirname, normpath, relpath
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Position, Severity
 from mlstack.graph.digest import Digester
@@ -34,22 +34,29 @@ class ModuleFinder:
         self._parsed: dict[str, Parsed] = {}
         self._listed: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
         self._direct: dict[tuple[str, Search], tuple[str, ...]] = {}
-        self._entries: dict[Entry, frozenset[str] | None] = {}
+        self._entries: dict[tuple[Entry, tuple[str, ...]], frozenset[str] | None] = {}
 
     def of_command(
-        self, cmd: str, *, directory: str, deps: Iterable[str] = (), python_path: str = ""
+        self,
+        cmd: str,
+        *,
+        directory: str,
+        deps: Iterable[str] = (),
+        python_path: str = "",
+        packages: tuple[str, ...] = (),
     ) -> tuple[frozenset[str], tuple[str, ...]]:
         """Return the modules that a stage's command runs, and the scripts that it names and that do not exist.
 
         `deps` are the stage's declared dependencies: without a Python entry in `cmd`, the first `.py` among them is
-        taken for it. The entries themselves are part of the result.
+        taken for it. `python_path` is the stage's `PYTHONPATH`, `packages` are folders of packages that its environment
+        installs from the project. The entries themselves are part of the result.
         """
         paths = tuple(_folder(directory, part) for part in python_path.split(":") if part and not part.startswith("/"))
         found: set[str] = set()
         missing: list[str] = []
         is_known = False
         for entry in find_entries(cmd, directory=directory, paths=paths):
-            modules = self.of_entry(entry)
+            modules = self.of_entry(entry, packages=packages)
             if modules is not None:
                 is_known = True
                 found |= modules
@@ -58,25 +65,35 @@ class ModuleFinder:
         if not is_known:
             script = next((dep for dep in deps if dep.endswith(".py")), None)
             if script is not None:
-                relative = os.path.relpath(script, directory)
-                found |= self.of_entry(Entry("script", relative, directory, paths)) or frozenset()
+                relative = relpath(f"/{script}", f"/{directory}")
+                found |= self.of_entry(Entry("script", relative, directory, paths), packages=packages) or frozenset()
         return frozenset(found), tuple(missing)
 
-    def of_entry(self, entry: Entry) -> frozenset[str] | None:
+    def of_entry(self, entry: Entry, *, packages: tuple[str, ...] = ()) -> frozenset[str] | None:
         """Return the modules of one entry; None if it is no file of the project."""
-        if entry not in self._entries:
-            self._entries[entry] = self._find_entry(entry)
-        return self._entries[entry]
+        key = (entry, packages)
+        if key not in self._entries:
+            self._entries[key] = self._find_entry(entry, packages)
+        return self._entries[key]
 
     def of_module(self, module: str, *, directory: str) -> frozenset[str] | None:
         """Return the file of `module` and all it imports, None if the project has no such module."""
         return self.of_entry(Entry("module", module, directory))
 
+    def modules_beside(self, module: str, *, directory: str) -> tuple[str, ...]:
+        """Return the names that `module` could have been meant as."""
+        package = module.rpartition(".")[0]
+        search = self._search(_folder(directory, "."), Entry("module", module, directory), ())
+        folders = self._absolute(package, search)[1] if package else (*search[0], *search[1])
+        prefix = f"{package}." if package else ""
+        found = (name.removesuffix(".py") for folder in folders for name in self._list(folder)[0])
+        return tuple(sorted({f"{prefix}{name}" for name in found if name != "__init__"}))
+
     def save(self) -> None:
         """Remember what was parsed."""
         self._cache.save()
 
-    def _find_entry(self, entry: Entry) -> frozenset[str] | None:
+    def _find_entry(self, entry: Entry, packages: tuple[str, ...]) -> frozenset[str] | None:
         match entry.kind:
             case "script":
                 path = _folder(entry.directory, entry.text)
@@ -84,24 +101,25 @@ class ModuleFinder:
                     path = f"{path}/__main__.py"
                 if path.startswith("../") or not (self._root / path).is_file():
                     return None
-                return self._closure((path,), self._search(dirname(path), entry))
+                return self._closure((path,), self._search(dirname(path), entry, packages))
             case "module":
-                search = self._search(_folder(entry.directory, "."), entry)
+                search = self._search(_folder(entry.directory, "."), entry, packages)
                 files, folders = self._absolute(entry.text, search)
                 if not _names_all(entry.text, files):
                     return None
                 mains = [f"{folder}/__main__.py" for folder in folders if "__main__.py" in self._list(folder)[0]]
                 return self._closure((*files, *mains), search)
             case "code":
-                search = self._search(_folder(entry.directory, "."), entry)
+                search = self._search(_folder(entry.directory, "."), entry, packages)
                 parsed = parse_imports(entry.text)
                 files = [file for each in parsed.imports for file in self._resolve(each, "", search)]
                 return self._closure(files, search)
 
-    def _search(self, first: str, entry: Entry) -> Search:
+    def _search(self, first: str, entry: Entry, packages: tuple[str, ...]) -> Search:
         own = _folder(entry.directory, ".")
         before = tuple(dict.fromkeys((first, *entry.paths)))
-        after = dict.fromkeys((own, "", _join(own, "src"), "src"))
+        installed = (folder for package in packages for folder in (package, _join(package, "src")))
+        after = dict.fromkeys((own, "", _join(own, "src"), "src", *installed))
         return before, tuple(folder for folder in after if folder not in before)
 
     def _closure(self, files: Iterable[str], search: Search) -> frozenset[str]:

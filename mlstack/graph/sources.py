@@ -44,11 +44,14 @@ class SourceDigests(msgspec.Struct, frozen=True, kw_only=True):
     `files`: path → digest, or None where there is no such file. `modules`: stage → repository modules that its Python
     entry imports (found with `ast`, nothing is run), as paths. `environments`: stage or endpoint → identity.
     `tracked`: datasets whose path Git tracks (these are plain dependencies, never put under DVC's control).
-    `diagnostics`: what was found on the way, unreadable files among it.
+    `model_code`: model → files of its custom class and what that imports. `pins`: dataset with a source → the content
+    that `mlstack.lock` pins. `diagnostics`: what was found on the way, unreadable files among it.
     """
 
     files: dict[str, FileDigest | None]
     modules: dict[Address, tuple[str, ...]] = {}
     environments: dict[Address, EnvironmentIdentity] = {}
     tracked: frozenset[Address] = frozenset()
+    model_code: dict[Address, tuple[str, ...]] = {}
+    pins: dict[Address, FileDigest] = {}
     diagnostics: tuple[Diagnostic, ...] = ()

@@ -1,0 +1,144 @@
+"""`requirements.txt` as `uv pip compile` and `pip-compile` write it: exact versions, with or without hashes."""
+
+import re
+from collections.abc import Callable, Iterator
+from posixpath import dirname, normpath
+from typing import NamedTuple
+
+from mlstack.diagnostics import Diagnostic, Position
+from mlstack.graph.packages import LockedPackage, Resolution, normal_name
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
+_EXACT = re.compile(rf"({_NAME})\s*(?:\[[^\]]*\])?\s*(?:===?)\s*([A-Za-z0-9.!+_-]+)\s*(?:;\s*(.*))?")
+_DIRECT = re.compile(rf"({_NAME})\s*(?:\[[^\]]*\])?\s*@\s*(\S+)\s*(?:;\s*(.*))?")
+_NAMED = re.compile(rf"({_NAME})(?=\s*(?:[\[;<>=!~]|$))")
+_HASH = re.compile(r"\s--hash[= ](\S+)")
+_OPTION = re.compile(r"\s--(?:hash|config-settings?|global-option)[= ]\S+")
+_INCLUDE = re.compile(r"(?:-r|--requirement)[= ]*(\S+)")
+_EDITABLE = re.compile(r"(?:-e|--editable)[= ]*(\S+)")
+_COMMIT = re.compile(r"@([0-9a-f]{40})(?:#|$)")
+_URL = re.compile(r"(?:\w+\+)?\w+://")
+_CREDENTIALS = re.compile(r"//[^/@]*@")
+
+ReadText = Callable[[str], str | None]
+"""Reads a file of the project by its path; None if there is none."""
+
+
+class _Line(NamedTuple):
+    file: str
+    number: int
+    text: str
+
+
+def resolve_requirements(file: str, read: ReadText) -> Resolution:
+    """Return what `file` (and what it includes with `-r`) pins. Options such as `--index-url` change nothing."""
+    packages: list[LockedPackage] = []
+    folders: list[str] = []
+    problems: list[Diagnostic] = []
+    for item in _lines(file, read, (file,)):
+        if isinstance(item, Diagnostic):
+            problems.append(item)
+            continue
+        local = _local_folder(item.text)
+        if local is not None:
+            folders.append(local)
+            if normpath(local) != ".":
+                packages.append(LockedPackage(name=normpath(local), source=f"directory {normpath(local)}"))
+            continue
+        package = _parse(item.text)
+        if package is None:
+            problems.append(_unpinned(item))
+        else:
+            packages.append(package)
+    return Resolution(
+        packages=tuple(packages),
+        folders=tuple(folder for folder in folders if normpath(folder) != "."),
+        diagnostics=tuple(problems),
+    )
+
+
+def _lines(file: str, read: ReadText, open_files: tuple[str, ...]) -> Iterator[_Line | Diagnostic]:
+    text = read(file)
+    if text is None:
+        yield _missing_include(file, open_files[-2] if len(open_files) > 1 else file)
+        return
+    for number, line in _joined(text):
+        include = _INCLUDE.fullmatch(line)
+        if include is not None:
+            inner = normpath(f"{dirname(file)}/{include[1]}") if dirname(file) else normpath(include[1])
+            if inner not in open_files:
+                yield from _lines(inner, read, (*open_files, inner))
+        elif _EDITABLE.fullmatch(line) or not line.startswith("-"):
+            yield _Line(file, number, line)
+
+
+def _joined(text: str) -> Iterator[tuple[int, str]]:
+    """Return the number and text of each logical line: continued lines are joined, comments dropped."""
+    pending, start = "", 0
+    for number, raw in enumerate(text.lstrip("\ufeff").splitlines(), start=1):
+        line = re.sub(r"(^|\s)#.*$", "", raw).rstrip()
+        start = start or number
+        if line.endswith("\\"):
+            pending += f"{line[:-1]} "
+            continue
+        whole = (pending + line).strip()
+        if whole:
+            yield start, whole
+        pending, start = "", 0
+    if pending.strip():
+        yield start, pending.strip()
+
+
+def _local_folder(line: str) -> str | None:
+    editable = _EDITABLE.fullmatch(line)
+    text = editable[1] if editable is not None else line.split(";", maxsplit=1)[0].split(" --", maxsplit=1)[0].strip()
+    text = text.removeprefix("file://") if text.startswith("file://.") else text
+    is_path = text.startswith(("./", "../")) or text in {".", ".."} or (editable is not None and "://" not in text)
+    return text.partition("[")[0] if is_path and not text.endswith((".whl", ".gz", ".zip")) else None
+
+
+def _parse(line: str) -> LockedPackage | None:
+    hashes = tuple(_HASH.findall(line))
+    text = _OPTION.sub("", line).strip()
+    exact = _EXACT.fullmatch(text)
+    if exact is not None:
+        return LockedPackage(
+            name=normal_name(exact[1]), version=exact[2], hashes=hashes, markers=((exact[3] or "").strip(),)
+        )
+    direct = _DIRECT.fullmatch(text)
+    editable = _EDITABLE.fullmatch(text)
+    url = direct[2] if direct is not None else (editable[1] if editable is not None else text.partition(" ;")[0])
+    marker = (direct[3] if direct is not None else text.partition(" ;")[2]) or ""
+    if not _URL.match(url) and not url.startswith(("./", "../")):
+        return None
+    commit = _COMMIT.search(url)
+    if url.startswith("git+") and commit is None:
+        return None
+    bare = _CREDENTIALS.sub("//", url)
+    name = normal_name(direct[1]) if direct is not None else bare.partition("#")[0].rpartition("/")[2]
+    source = f"git {bare.partition('@')[0].removeprefix('git+')}#{commit[1]}" if commit is not None else f"url {bare}"
+    return LockedPackage(name=name, source=source, hashes=hashes, markers=(marker.strip(),))
+
+
+def _unpinned(line: _Line) -> Diagnostic:
+    named = _NAMED.match(line.text)
+    what = named[1] if named is not None else _CREDENTIALS.sub("//", line.text)
+    return Diagnostic(
+        code="unpinned-requirement",
+        summary="A requirement is not pinned",
+        detail=f"{what} has no exact version (name==1.2.3) or commit, so the environment would differ from day to day.",
+        hint="Keep what you ask for in requirements.in, and compile it:",
+        command=f"uv pip compile requirements.in --generate-hashes --output-file {line.file}",
+        position=Position(line.file, line.number, 1),
+        source_line=_CREDENTIALS.sub("//", line.text),
+    )
+
+
+def _missing_include(file: str, by: str) -> Diagnostic:
+    return Diagnostic(
+        code="missing-lock",
+        summary="A lock file does not exist",
+        detail=f"{by} includes {file}: there is no such file in the project.",
+        hint="Correct the path after -r, or add the file.",
+        position=Position(by, 1, 1),
+    )
