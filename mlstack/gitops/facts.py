@@ -13,18 +13,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 
-SAFE_OPTIONS = (
-    "-c",
-    "core.fsmonitor=false",
-    "-c",
-    f"core.hooksPath={os.devnull}",
-    "-c",
-    "core.pager=cat",
-    "-c",
-    "diff.external=",
-    "-c",
-    "protocol.allow=never",
-)
+SAFE_OPTIONS = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
 _OWN_VARIABLES = (
     "GIT_DIR",
     "GIT_WORK_TREE",

@@ -1,7 +1,7 @@
 """Files at other commits, read out of Git's objects; the working tree is never touched and no hook runs."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -156,10 +156,8 @@ def _unknown(revision: str, *, shallow: bool) -> Diagnostic:
 def _default_branches(repository: "Repo") -> Iterator[str]:
     import git
 
-    try:
+    with suppress(git.GitCommandError):
         yield str(repository.git.symbolic_ref("--quiet", "refs/remotes/origin/HEAD"))
-    except git.GitCommandError:
-        pass
     yield from ("origin/main", "origin/master", "main", "master")
 
 
