@@ -11,7 +11,7 @@ export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint format bench lock schemas golden clean
+.PHONY: help setup demo demo-down test lint format bench lock schemas docs golden clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -53,6 +53,9 @@ lock: setup ## Resolve all locks anew: the project's own and those of the exampl
 
 schemas: setup ## Export the JSON Schemas from the models
 	$(BIN)/mlstack schema > schemas/mlstack.schema.json
+
+docs: setup ## Write what the documentation takes from the code (docs/generate.py)
+	$(BIN)/python docs/generate.py
 
 golden: setup ## Write the golden files anew; look at `git diff` before you commit
 	MLSTACK_UPDATE_GOLDEN=1 $(BIN)/pytest -n auto -q -m "not bench" tests/e2e tests/unit

@@ -69,6 +69,22 @@ def test_locks_hold_names_versions_and_hashes_but_no_addresses(texts: Texts) -> 
     report("Lines of lock files without an exact version and hashes:", unpinned)
 
 
+def test_generated_documents_are_fresh(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, root / "docs" / "generate.py", "--check"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.fail(f"`make docs` has something to write:\n{done.stdout}{done.stderr}", pytrace=False)
+
+
+def test_every_decision_is_listed(texts: Texts) -> None:
+    index = texts["docs/decisions/README.md"]
+    records = [name for name in texts if re.fullmatch(r"docs/decisions/\d{4}-.*\.md", name)]
+    report("Decisions that the index does not list:", [r for r in records if PurePosixPath(r).name not in index])
+    numbers = [PurePosixPath(name).name[:4] for name in records]
+    assert len(numbers) == len(set(numbers)), "two decisions have one number"
+
+
 # ------------------------------------------------------------------------------------------------------- links
 
 

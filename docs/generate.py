@@ -1,0 +1,270 @@
+"""Write the parts of the documentation that follow from the code; `make docs` calls it.
+
+- docs/file-reference.md, from the JSON Schema of mlstack.yaml
+- docs/diagnostics.md, from the `Diagnostic`s in the sources
+- blocks of Markdown files that quote a file: a line `<!-- file: PATH -->` and the fenced block after it
+
+With `--check` nothing is written: what is out of date is named, and the exit code is 1.
+"""
+
+import argparse
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SCHEMA = ROOT / "schemas" / "mlstack.schema.json"
+
+# ---------------------------------------------------------------------------------------------- file reference
+
+REFERENCE_HEAD = """# File reference
+
+Written by `make docs` from the JSON Schema; do not edit. [Getting started](getting-started.md) introduces these keys
+one by one.
+
+A key marked ● is part of a stage's fingerprint: changing it can make stages run. All others never do.
+Keys that begin with `x-` are yours. Sizes are Kubernetes quantities (`500m`, `16Gi`), durations are `30s`, `5m`, `2h`,
+`3d`.
+
+For completion and checks in your editor, put this into the first line of `mlstack.yaml`:
+
+```yaml
+# yaml-language-server: $schema=mlstack.schema.json
+```
+
+and write the schema beside it:
+
+```bash
+mlstack schema > mlstack.schema.json
+```
+"""
+
+Schema = dict[str, Any]
+
+
+def reference(schema: Schema) -> str:
+    """Return the reference: the file itself, then every kind of map in it, in the order of first mention."""
+    definitions: dict[str, Schema] = schema.get("$defs", {})
+    order = list(dict.fromkeys(_mentioned(schema, definitions)))
+    parts = [REFERENCE_HEAD, _section("mlstack.yaml", schema)]
+    parts += [_section(_title(name), definitions[name]) for name in order if "properties" in definitions[name]]
+    return "\n".join(parts)
+
+
+def _title(name: str) -> str:
+    plain = name.removesuffix("Model").removesuffix("Patch")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", plain).capitalize()
+
+
+def _mentioned(schema: Schema, definitions: dict[str, Schema], seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    for found in re.findall(r'"#/\$defs/(\w+)"', json.dumps({k: v for k, v in schema.items() if k != "$defs"})):
+        if found not in seen:
+            yield found
+            yield from _mentioned(definitions[found], definitions, seen | {found})
+
+
+def _section(title: str, schema: Schema) -> str:
+    lines = [f"## {title}", "", schema.get("description", ""), "", "| key | value | |", "|---|---|---|"]
+    required = set(schema.get("required", ()))
+    for name, value in schema["properties"].items():
+        mark = " ●" if value.get("x-mlstack-fingerprint") else ""
+        needed = " (required)" if name in required else ""
+        example = value.get("examples", [None])[0]
+        shown = "" if example is None else f" Example: `{json.dumps(example, ensure_ascii=False)}`"
+        default = value.get("default")
+        unless = "" if default in (None, False) else f" Default: `{json.dumps(default)}`."
+        about = f"{value.get('description', '')}{unless}{shown}".replace("|", "\\|")
+        lines.append(f"| `{name}`{mark}{needed} | {_kind(value)} | {about} |")
+    return "\n".join(lines) + "\n"
+
+
+def _kind(value: Schema) -> str:
+    """Say in a few words what a value may be."""
+    if "$ref" in value:
+        title = _title(value["$ref"].rpartition("/")[2])
+        return f"[{title}](#{title.lower().replace(' ', '-')})"
+    for choice in ("anyOf", "oneOf"):
+        if choice in value:
+            return ", ".join(dict.fromkeys(_kind(each) for each in value[choice] if each.get("type") != "null"))
+    if "enum" in value:
+        return ", ".join(f"`{word}`" for word in value["enum"])
+    if "const" in value:
+        return f"`{value['const']}`"
+    kind = value.get("type", "anything")
+    if kind == "array":
+        return f"list of {_kind(value.get('items', {}))}"
+    if kind == "object":
+        patterns = [each for name, each in value.get("patternProperties", {}).items() if name != "^x-"]
+        inner = value.get("additionalProperties") or (patterns[0] if patterns else None)
+        return f"map of {_kind(inner)}" if isinstance(inner, dict) and inner else "map"
+    return kind if isinstance(kind, str) else " or ".join(kind)
+
+
+# ------------------------------------------------------------------------------------------------- diagnostics
+
+DIAGNOSTICS_HEAD = """# What a message means
+
+Written by `make docs` from the sources; do not edit. Every problem that mlstack reports has a code, which is in the
+message and in `--json`. The message itself says what it found, where, and what to do in this case; here is what to
+expect of each code. Words in ‹angles› are filled in.
+[Troubleshooting](troubleshooting.md) has the ones that people meet first, in more words.
+
+| code | what is wrong | what to do |
+|---|---|---|
+"""
+
+CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Known:
+    """One code with what the source says of it, as far as that is written there."""
+
+    code: str
+    summary: str
+    hint: str
+    command: str
+
+    @property
+    def way_out(self) -> str:
+        """What to do, with the command that does it."""
+        return f"{self.hint} `{self.command}`".strip() if self.command else self.hint
+
+
+def text_of(node: ast.expr | None) -> str:
+    """Return a text in the source; what is filled in at run time becomes a word in angles."""
+    match node:
+        case ast.Constant(value=str(value)):
+            return value
+        case ast.JoinedStr(values=values):
+            return "".join(text_of(value) for value in values)
+        case ast.FormattedValue(value=value):
+            return f"‹{re.sub(r'[^a-z]+', ' ', ast.unparse(value).lower()).strip()[:24].strip()}›"
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            return text_of(left) + text_of(right)
+        case ast.IfExp(body=body, orelse=other):
+            return text_of(body) or text_of(other)
+    return ""
+
+
+def diagnostics(modules: list[ast.Module]) -> list[Known]:
+    """Return every diagnostic code in the modules.
+
+    A function that hands one of its parameters on as `Diagnostic(code=…)` is a maker of diagnostics itself: its calls
+    are looked at in the same way.
+    """
+    makers: dict[str, Place] = {"Diagnostic": ("code", 0), "StartFault": ("code", 0)}
+    calls = [node for module in modules for node in ast.walk(module) if isinstance(node, ast.Call)]
+    functions = [node for module in modules for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    grown = True
+    while grown:
+        grown = False
+        for function in functions:
+            names = [argument.arg for argument in [*function.args.posonlyargs, *function.args.args]]
+            names = [name for name in names if name not in {"self", "cls"}]
+            every = [*names, *(argument.arg for argument in function.args.kwonlyargs)]
+            for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+                code = _code_argument(call, makers)
+                if isinstance(code, ast.Name) and code.id in every and function.name not in makers:
+                    makers[function.name] = (code.id, names.index(code.id) if code.id in names else 99)
+                    grown = True
+    found: dict[str, Known] = {}
+    for call in calls:
+        for constant in _constants(_code_argument(call, makers)):
+            given = {keyword.arg: text_of(keyword.value) for keyword in call.keywords}
+            texts = [text_of(argument) for argument in call.args]
+            sentence = next((text for text in texts if " " in text), "")
+            known = Known(constant, given.get("summary") or sentence, given.get("hint", ""), given.get("command", ""))
+            before = found.get(constant)
+            if before is None or (not before.summary and known.summary) or (not before.hint and known.hint):
+                found[constant] = known
+    return [found[code] for code in sorted(found)]
+
+
+def _code_argument(call: ast.Call, makers: dict[str, Place]) -> ast.expr | None:
+    name = ast.unparse(call.func).rpartition(".")[2]
+    if name not in makers:
+        return None
+    parameter, position = makers[name]
+    for keyword in call.keywords:
+        if keyword.arg == parameter:
+            return keyword.value
+    return call.args[position] if position < len(call.args) else None
+
+
+def _constants(node: ast.expr | None) -> list[str]:
+    match node:
+        case ast.Constant(value=str(value)) if CODE.fullmatch(value):
+            return [value]
+        case ast.IfExp(body=body, orelse=other):
+            return [*_constants(body), *_constants(other)]
+    return []
+
+
+def library() -> list[ast.Module]:
+    """Parse the sources."""
+    return [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "mlstack").rglob("*.py"))]
+
+
+def diagnostics_text() -> str:
+    """Return docs/diagnostics.md."""
+    lines = [
+        f"| `{known.code}` | {known.summary.replace('|', chr(92) + '|')} | {known.way_out.replace('|', chr(92) + '|')} |"
+        for known in diagnostics(library())
+    ]
+    return DIAGNOSTICS_HEAD + "\n".join(re.sub(r"\s+", " ", line) for line in lines) + "\n"
+
+
+# ------------------------------------------------------------------------------------------------ quoted files
+
+QUOTE = re.compile(r"(<!-- file: (\S+) -->\n(`{3,})\w*\n).*?(\3)$", re.MULTILINE | re.DOTALL)
+
+
+def with_quotes(text: str) -> str:
+    """Return the document with every quoted file as it is now; one that does not exist is left empty."""
+
+    def quoted(found: re.Match[str]) -> str:
+        path = ROOT / found[2]
+        content = path.read_text(encoding="utf-8").rstrip("\n") + "\n" if path.exists() else ""
+        return f"{found[1]}{content}{found[4]}"
+
+    return QUOTE.sub(quoted, text)
+
+
+# -------------------------------------------------------------------------------------------------------- main
+
+
+def documents() -> dict[Path, str]:
+    """Return what every generated file should hold."""
+    wanted = {ROOT / "docs" / "diagnostics.md": diagnostics_text()}
+    if SCHEMA.exists():
+        wanted[ROOT / "docs" / "file-reference.md"] = reference(json.loads(SCHEMA.read_text(encoding="utf-8")))
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("**/README.md")]:
+        if path not in wanted and "<!-- file: " in (text := path.read_text(encoding="utf-8")):
+            wanted[path] = with_quotes(text)
+    return wanted
+
+
+def main() -> int:
+    """Write or check."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if something is out of date")
+    check = parser.parse_args().check
+    stale = [
+        path for path, text in documents().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    for path in stale:
+        print(f"{path.relative_to(ROOT)} {'is out of date; `make docs` writes it' if check else 'is written'}")
+        if not check:
+            path.write_text(documents()[path], encoding="utf-8")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
