@@ -71,7 +71,8 @@ def read_run_result(run: RunRecord) -> RunEnd | None:
 
 def _observe(graph: ResourceGraph, prior: State | None, *, refresh: bool) -> dict[Address, Observation]:
     records: Mapping[Address, Record] = prior.resources if prior else {}
-    asked = [address for address in records if isinstance(graph.resources.get(address), Endpoint)]
+    moved = {move.source for move in graph.spec.moved}
+    asked = [address for address in records if address in moved or isinstance(graph.resources.get(address), Endpoint)]
     found: dict[Address, Observation] = {
         address: Absent(reason="never made") for address in graph.spec.of(Endpoint) if address not in records
     }

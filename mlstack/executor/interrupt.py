@@ -8,12 +8,16 @@ from types import FrameType
 
 
 class Interrupt:
-    """Two flags that a person raises one after the other. `on_raise(now)` is told each time."""
+    """Two flags that a person raises one after the other."""
 
-    def __init__(self, on_raise: Callable[[bool], None] | None = None) -> None:
+    def __init__(self) -> None:
         self.draining = Flag()
         self.now = Flag()
-        self._on_raise = on_raise
+        self._on_raise: Callable[[bool], None] | None = None
+
+    def on_raise(self, tell: Callable[[bool], None]) -> None:
+        """Have `tell(now)` called each time a flag is raised."""
+        self._on_raise = tell
 
     def raise_(self) -> None:
         """Raise the first flag, or the second when the first is up."""

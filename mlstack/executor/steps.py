@@ -31,7 +31,8 @@ def carry_out(work: Work, step: Step) -> Finished:
     work.journal("step-done", change, outcome)
     if outcome.lock_entry is not None:
         # After the journal: a kill in between loses nothing, the next command lays the entry over `dvc.lock`.
-        work.hands.results.record({change.address: outcome.lock_entry})
+        gone = (change.previous_address,) if change.previous_address is not None else ()
+        work.hands.results.record({change.address: outcome.lock_entry}, forget=gone)
         work.learn(change.address, outcome.lock_entry)
     return Finished(detail=outcome.detail)
 
@@ -80,6 +81,8 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
             return Outcome(lock_entry=entry, detail="unchanged" if decision.action is Action.NO_OP else "redefined")
         case Action.ACCEPT:
             return Outcome(lock_entry=entry, detail="accepted")
+        case Action.MOVE:
+            return Outcome(lock_entry=entry, detail=f"was {change.previous_address}")
         case Action.RESTORE if entry is not None:
             work.hands.results.bring(entry.digests(), say=work.say(change.address))
             return Outcome(lock_entry=entry, detail="restored")
@@ -161,7 +164,9 @@ def _model(work: Work, change: Change, model: Model) -> Outcome:
 
 def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     driver = work.hands.driver(endpoint)
-    record = work.records.get(change.address)
+    record = work.records.get(change.previous_address or change.address)
+    if record is not None and change.previous_address is not None:
+        record = msgspec.structs.replace(record, address=change.address)
     versions = work.versions()
     actual = diff_resource(
         change.address,
@@ -170,6 +175,8 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
         observation=driver.read(endpoint, record),
         forced=change.action is Action.REPLACE,
     )
+    if actual.action is Action.NO_OP and change.action is Action.MOVE:
+        return Outcome(record=record, detail=f"was {change.previous_address}")
     if actual.action is Action.NO_OP:
         work.refine(change, Action.NO_OP, "its model turned out to be the same")
         return Outcome(record=record, detail="unchanged")

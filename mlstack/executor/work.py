@@ -200,3 +200,18 @@ class Work:
                 detail=outcome.detail,
             )
         )
+        if outcome.record is not None and change.previous_address is not None:
+            self._journal_gone(change.previous_address, change)
+
+    def _journal_gone(self, address: Address, change: Change) -> None:
+        self.store.append(
+            Entry(
+                at=self.now(),
+                apply_id=self.apply_id,
+                event="step-done",
+                address=address,
+                action=change.action.value,
+                removed=True,
+                detail=f"is {change.address} now",
+            )
+        )

@@ -49,7 +49,7 @@ def name_entries(stages: Mapping[Address, Stage]) -> dict[Address, str]:
     """
     wanted: dict[tuple[str, str], list[Address]] = {}
     for address, stage in stages.items():
-        wanted.setdefault((stage.directory, _entry_name(address)), []).append(address)
+        wanted.setdefault((stage.directory, entry_name(address)), []).append(address)
     names: dict[Address, str] = {}
     for (_, name), addresses in wanted.items():
         for address in addresses:
@@ -58,7 +58,8 @@ def name_entries(stages: Mapping[Address, Stage]) -> dict[Address, str]:
     return names
 
 
-def _entry_name(address: Address) -> str:
+def entry_name(address: Address) -> str:
+    """Return the name that a stage has in `dvc.yaml` unless another one of its directory would share it."""
     name = short_name(address)
     if "[" not in name:
         return name

@@ -127,9 +127,9 @@ def may_refine(planned: Action, actual: Action) -> bool:
 
 
 _LESS: dict[Action, tuple[Action, ...]] = {
-    Action.RUN: (Action.RESTORE, Action.NO_OP, Action.FOLLOW, Action.UPDATE, Action.ACCEPT),
+    Action.RUN: (Action.RESTORE, Action.NO_OP, Action.FOLLOW, Action.UPDATE, Action.ACCEPT, Action.MOVE),
     Action.FOLLOW: (Action.RESTORE, Action.NO_OP, Action.UPDATE),
-    Action.RESTORE: (Action.NO_OP, Action.UPDATE),
+    Action.RESTORE: (Action.NO_OP, Action.UPDATE, Action.MOVE),
     Action.REPLACE: (Action.UPDATE, Action.NO_OP),
     Action.UPDATE: (Action.NO_OP,),
     Action.CANCEL: (Action.NO_OP,),

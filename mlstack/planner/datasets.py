@@ -14,7 +14,7 @@ def diff_dataset(
     """Return the row and the digest that the dataset will have (None: known after apply)."""
     recorded = reading.recorded
     if dataset.source is not None:
-        return _diff_source(dataset, reading)
+        return _diff_source(dataset, desired, reading)
     if desired is None:
         return _row(dataset.address, Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE), reading=reading), recorded
     if recorded is None:
@@ -25,16 +25,22 @@ def diff_dataset(
     return _row(dataset.address, Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE), reading=reading), recorded
 
 
-def _diff_source(dataset: Dataset, reading: DatasetReading) -> tuple[Change, FileDigest | None]:
+def _diff_source(
+    dataset: Dataset, pinned: FileDigest | None, reading: DatasetReading
+) -> tuple[Change, FileDigest | None]:
+    """A source is fetched once. `pinned` is what `mlstack.lock` says it holds: every fetch gives that, or fails."""
     recorded = reading.recorded
     if recorded is None:
         reason = Reason(code=ReasonCode.NOT_FETCHED, subject=dataset.source or "")
-        return _row(dataset.address, Action.CREATE, reason, unknown=True), None
+        return _row(dataset.address, Action.CREATE, reason, after=pinned, unknown=pinned is None), pinned
     if reading.source != dataset.source:
         reason = Reason(code=ReasonCode.SOURCE_CHANGED, before=reading.source, after=dataset.source)
-        return _row(dataset.address, Action.UPDATE, reason, before=recorded, unknown=True), None
+        row = _row(dataset.address, Action.UPDATE, reason, before=recorded, after=pinned, unknown=pinned is None)
+        return row, pinned
+    if pinned is not None and pinned.md5 != recorded.md5:
+        reason = Reason(code=ReasonCode.CONTENT_CHANGED, subject=dataset.path, before=recorded.md5, after=pinned.md5)
+        return _row(dataset.address, Action.UPDATE, reason, before=recorded, after=pinned), pinned
     if isinstance(reading.content, Absent):
-        # The pin in mlstack.lock makes a second fetch give the same bytes, or fail.
         reason = Reason(code=ReasonCode.OUT_MISSING, subject=dataset.path)
         return _row(dataset.address, Action.UPDATE, reason, before=recorded, after=recorded), recorded
     return _row(dataset.address, Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE), reading=reading), recorded

@@ -12,6 +12,7 @@ from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.datasets import check_dataset, diff_dataset
 from mlstack.planner.models import diff_model, judge
+from mlstack.planner.moves import reading_before_move, record_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
 from mlstack.planner.resources import delete_row, diff_resource
 from mlstack.planner.scope import select
@@ -79,6 +80,8 @@ class _Walk:
         self.versions: dict[str, str | None] = dict(pins)
         self.views: dict[Address, StageView] = {}
         self.diagnostics: list[Diagnostic] = []
+        self.moves = sources_of_moves(graph.spec)
+        self.moved: set[Address] = set()
 
     def diff(self) -> Diffed:
         for address in self.graph.order:
@@ -132,11 +135,17 @@ class _Walk:
 
     def _stage(self, stage: Stage) -> Change:
         address = stage.address
+        inputs = self.graph.stages[address]
         reading = self.readings.stages.get(address, StageReading())
+        before_move = reading_before_move(inputs, self.moves.get(address), self.readings.stages)
+        if before_move is not None:
+            reading = before_move
+            self.moved.add(self.moves[address])
         view = StageView(
             stage=stage,
-            inputs=self.graph.stages[address],
+            inputs=inputs,
             reading=reading,
+            moved_from=self.moves[address] if before_move is not None else None,
             acceptance=self.prior.accepted.get(address) if self.prior else None,
             run=self.readings.running.get(address),
             forced=address in self.scope.replace,
@@ -195,8 +204,11 @@ class _Walk:
 
     def _endpoint(self, endpoint: Endpoint) -> Change:
         address = endpoint.address
-        record = self.prior.resources.get(address) if self.prior else None
-        observation = self.readings.observations.get(address, Absent(reason="never made"))
+        records = self.prior.resources if self.prior else {}
+        record, source = record_before_move(address, self.moves.get(address), records)
+        observation = self.readings.observations.get(source or address, Absent(reason="never made"))
+        if source is not None:
+            self.moved.add(source)
         if self.scope.destroy:
             if record is None:
                 return _no_op(address, Kind.ENDPOINT, ReasonCode.UP_TO_DATE)
@@ -213,18 +225,31 @@ class _Walk:
             observation=observation,
             forced=address in self.scope.replace,
         )
-        change = msgspec.structs.replace(change, needs=self.graph.needs.get(address, ()))
+        if source is not None and change.action is Action.NO_OP:
+            reason = Reason(code=ReasonCode.MOVED, subject=source)
+            change = msgspec.structs.replace(change, action=Action.MOVE, reasons=(reason,))
+        change = msgspec.structs.replace(change, needs=self.graph.needs.get(address, ()), previous_address=source)
         return change if address in self.selected else self._left_out(change)
 
     def _removed(self) -> None:
-        """Add what was recorded and is no longer declared."""
+        """Add what was recorded and is no longer declared: stages are forgotten, what runs is destroyed."""
+        if self.scope.refresh_only:
+            return
+        code = ReasonCode.DESTROY_ASKED if self.scope.destroy else ReasonCode.REMOVED_FROM_FILE
         for address, record in (self.prior.resources if self.prior else {}).items():
-            if address in self.changes:
-                continue
-            if self.scope.refresh_only or (self.scope.partial and address not in self.scope.targets):
-                continue
-            code = ReasonCode.DESTROY_ASKED if self.scope.destroy else ReasonCode.REMOVED_FROM_FILE
-            self.changes[address] = delete_row(record, code)
+            if self._is_removed(address):
+                self.changes[address] = delete_row(record, code)
+        for address in self.readings.stages:
+            if self._is_removed(address) and not self.scope.destroy:
+                reason = Reason(code=ReasonCode.REMOVED_FROM_FILE)
+                self.changes[address] = Change(
+                    address=address, kind=Kind.STAGE, action=Action.FORGET, reasons=(reason,)
+                )
+
+    def _is_removed(self, address: Address) -> bool:
+        if address in self.changes or address in self.moved:
+            return False
+        return not self.scope.partial or address in self.scope.targets
 
     # ------------------------------------------------------------------------------------------------ scope
 
@@ -269,6 +294,7 @@ def _stage_row(view: StageView, decision: Decision, *, needs: tuple[Address, ...
         outs={path: digest.md5 for path, digest in after.items()},
         needs=needs,
         not_checked=decision.not_checked,
+        previous_address=view.moved_from,
     )
 
 

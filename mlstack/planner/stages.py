@@ -23,6 +23,7 @@ class StageView(msgspec.Struct, frozen=True, kw_only=True):
     acceptance: Acceptance | None = None
     run: RunRecord | None = None
     forced: bool = False
+    moved_from: Address | None = None
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +63,8 @@ def _decide_recorded(view: StageView, key: EntryKey, print_of_key: str, recorded
     action, reason = Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE)
     if view.run is not None and view.run.fingerprint != print_of_key:
         action, reason = Action.CANCEL, Reason(code=ReasonCode.SUPERSEDED, subject=view.run.fingerprint[:12])
+    elif view.moved_from is not None:
+        action, reason = Action.MOVE, Reason(code=ReasonCode.MOVED, subject=view.moved_from)
     elif not view.reading.defined:
         action, reason = Action.UPDATE, Reason(code=ReasonCode.DEFINITION_CHANGED)
     return Decision(
@@ -179,3 +182,17 @@ def _param_reason(file: str, key: str, before: Any, after: Any, entry_name: str)
 def producers_of(inputs: StageInputs) -> frozenset[Address]:
     """Return the stages and datasets whose outputs this stage uses."""
     return frozenset(dep.producer for dep in inputs.deps if dep.producer is not None)
+
+
+def renamed(entry: LockEntry, old_name: str, new_name: str) -> LockEntry:
+    """Return the lock entry that a stage would have if it had always been called `new_name`.
+
+    Its own keys in the generated params carry the name; nothing else in an entry does.
+    """
+    params = {
+        file: {key.replace(f"stages.{old_name}.", f"stages.{new_name}.", 1): value for key, value in values.items()}
+        if file == GENERATED_PARAMS
+        else values
+        for file, values in entry.key.params.items()
+    }
+    return LockEntry(key=msgspec.structs.replace(entry.key, params=params), outs=entry.outs)
