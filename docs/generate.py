@@ -214,11 +214,9 @@ def library() -> list[ast.Module]:
 
 def diagnostics_text() -> str:
     """Return docs/diagnostics.md."""
-    lines = [
-        f"| `{known.code}` | {known.summary.replace('|', chr(92) + '|')} | {known.way_out.replace('|', chr(92) + '|')} |"
-        for known in diagnostics(library())
-    ]
-    return DIAGNOSTICS_HEAD + "\n".join(re.sub(r"\s+", " ", line) for line in lines) + "\n"
+    rows = [(f"`{known.code}`", known.summary, known.way_out) for known in diagnostics(library())]
+    cells = [[re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in row] for row in rows]
+    return DIAGNOSTICS_HEAD + "".join(f"| {' | '.join(row)} |\n" for row in cells)
 
 
 # ------------------------------------------------------------------------------------------------ quoted files

@@ -85,6 +85,13 @@ def test_every_decision_is_listed(texts: Texts) -> None:
     assert len(numbers) == len(set(numbers)), "two decisions have one number"
 
 
+def test_files_that_the_architecture_names_exist(texts: Texts, root: Path) -> None:
+    named = set(re.findall(r"`([\w./-]+\.py)\b", texts["docs/architecture.md"]))
+    assert len(named) > 40
+    missing = [name for name in named if not (root / name).exists() and not (root / "mlstack" / name).exists()]
+    report("docs/architecture.md names files that do not exist:", missing)
+
+
 # ------------------------------------------------------------------------------------------------------- links
 
 
