@@ -209,7 +209,8 @@ def _constants(node: ast.expr | None) -> list[str]:
 
 def library() -> list[ast.Module]:
     """Parse the sources."""
-    return [ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "mlstack").rglob("*.py"))]
+    paths = sorted((ROOT / "mlstack").rglob("*.py"))
+    return [ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) for path in paths]
 
 
 def diagnostics_text() -> str:
