@@ -1,0 +1,330 @@
+"""Results and datasets kept by DVC: what apply writes. Implements `mlstack.drivers.base.ResultStore`.
+
+Cache objects, run-cache, `dvc.lock`, `.dvc` files and `.gitignore` are written directly in DVC's formats (its own calls
+take 200 ms a stage); remotes are left to the DVC library, which is imported when one is asked.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import RLock
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import Say
+from mlstack.drivers.dvc.checkout import Workspace, not_to_be_had
+from mlstack.drivers.dvc.datasets import RecordedDataset, dataset_file, dataset_text, foreign_dataset, read_dataset
+from mlstack.drivers.dvc.definitions import Definitions, Place
+from mlstack.drivers.dvc.documents import write_durably
+from mlstack.drivers.dvc.entries import run_cache_value, write_entry
+from mlstack.drivers.dvc.gitignore import check_untracked, ignore
+from mlstack.drivers.dvc.lock_writer import LockWriter
+from mlstack.drivers.dvc.locking import RepositoryLock
+from mlstack.drivers.dvc.metrics import MetricsReader
+from mlstack.drivers.dvc.objects import Objects, is_executable
+from mlstack.drivers.dvc.read import Availability, find_cached
+from mlstack.drivers.dvc.remote import fetch_objects
+from mlstack.drivers.dvc.saving import Saver
+from mlstack.drivers.dvc.settings import read_settings
+from mlstack.drivers.dvc.yaml_text import dump_yaml
+from mlstack.graph.digest import Digester
+from mlstack.graph.graph import EntryKey, Hashed, LockEntry, ResourceGraph
+from mlstack.graph.hash_cache import HashCache
+from mlstack.graph.sources import FileDigest
+from mlstack.spec.address import Address, slug
+from mlstack.spec.spec import Dataset, Out
+
+WRITE_EVERY = 1.0
+
+
+class DvcResults:
+    """The results of one project during one apply. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        root: Path,
+        graph: ResourceGraph,
+        *,
+        cache_folder: Path | None = None,
+        repository_lock: RepositoryLock | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._root, self._graph, self._cache_folder, self._clock = root, graph, cache_folder, clock
+        self._settings = read_settings(root)
+        self._objects = Objects(self._settings.cache)
+        self._saver = Saver(root, self._settings, self._objects)
+        self._hashes = HashCache(cache_folder / "digests" if cache_folder else None)
+        self._digester = Digester(root, cache=self._hashes)
+        self._available = Availability(self._objects, self._digester)
+        self._workspace = Workspace(root, self._objects, self._digester, links=self._settings.links)
+        self._metrics = MetricsReader(root, self._objects, self._available.in_workspace, cache_folder=cache_folder)
+        self._lock = repository_lock if repository_lock is not None else RepositoryLock(self._settings)
+        self._mutex = RLock()
+        self._writers: dict[str, LockWriter] = {}
+        self._written_at = clock() - WRITE_EVERY
+        self._orphans: dict[Address, Place] = {}
+        self._executable: dict[str, bool] = {}
+
+    @property
+    def notices(self) -> Sequence[Diagnostic]:
+        """What people should know: things that were moved aside."""
+        return tuple(self._workspace.notices)
+
+    # ------------------------------------------------------------------------------------------------ workspace
+
+    def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Make the workspace hold these contents. Raises `MlstackError` for what cannot be had."""
+        with self._mutex:
+            differing = {path: digest for path, digest in wanted.items() if not self._workspace.holds(path, digest)}
+            if not differing:
+                return
+            absent = {path: digest for path, digest in differing.items() if not self._objects.has(digest)}
+            if absent:
+                self._fetch(absent, say)
+            with self._lock.held(self._absolute(differing)):
+                for path, digest in differing.items():
+                    say(f"checking out {path}")
+                    executable = {path} if self._executable.get(path) else set()
+                    self._workspace.check_out(path, digest, executable=executable)
+
+    def _fetch(self, absent: Mapping[str, FileDigest], say: Say) -> None:
+        remote = self._settings.remote
+        if remote is None:
+            raise MlstackError(not_to_be_had(absent, remote=None))
+        say(f"fetching {', '.join(sorted(absent))} from {remote}")
+        detail = fetch_objects(self._settings.top, absent.values())
+        for digest in absent.values():
+            self._objects.forget(digest.md5)
+        still = {path: digest for path, digest in absent.items() if not self._objects.has(digest)}
+        if still:
+            raise MlstackError(not_to_be_had(still, remote=remote, detail=detail))
+
+    def prepare(self, address: Address) -> None:
+        """Remove the stage's outputs and make their parent folders.
+
+        DVC deletes whatever lies at an output. So does this, but what is neither in the cache nor in the last commit,
+        and was not left behind by an earlier attempt of mlstack's, is moved to `.mlstack/kept/` (see `notices`).
+        """
+        inputs = self._graph.stages[address]
+        mark = self._attempt_mark(address)
+        with self._mutex, self._lock.held(self._absolute(out.path for out in inputs.outs)):
+            is_ours = mark.exists()
+            for out in inputs.outs:
+                self._workspace.clear(out.path, keep=not is_ours)
+                _make_parent(self._root / out.path)
+            try:
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+            except OSError as error:
+                raise MlstackError(_unwritable(mark, error)) from error
+
+    def _attempt_mark(self, address: Address) -> Path:
+        """Return the file that says: what lies at the outputs was made by a run of ours that did not end well."""
+        return self._root / ".mlstack" / "runs" / slug(address) / "prepared"
+
+    # ------------------------------------------------------------------------------------------------ results
+
+    def commit(self, address: Address, entry_key: EntryKey, *, keep_in_run_cache: bool = True) -> LockEntry:
+        """Put the outputs into the cache and the run-cache. Raises `MlstackError` naming outputs that are not there."""
+        inputs = self._graph.stages[address]
+        absent = [out.path for out in inputs.outs if not (self._root / out.path).exists()]
+        if absent:
+            raise MlstackError(_not_made(address, absent))
+        with self._lock.held(self._absolute(out.path for out in inputs.outs)):
+            outs = [self._save(out, keep=keep_in_run_cache) for out in sorted(inputs.outs, key=lambda out: out.path)]
+            entry = LockEntry(key=entry_key, outs=tuple(outs))
+            if keep_in_run_cache and outs and not self._is_always(address):
+                self._keep_run(entry, inputs.directory)
+        self._attempt_mark(address).unlink(missing_ok=True)
+        return entry
+
+    def _save(self, out: Out, *, keep: bool) -> Hashed:
+        # What Git keeps goes into the cache too, as a copy: the run-cache restores it from there, as DVC does.
+        saved = self._saver.save(out.path, store=out.cache or keep)
+        self._executable[out.path] = saved.executable
+        linked = self._settings.links[0] in {"hardlink", "symlink"}
+        if linked and out.cache and not self._is_linked(out.path):
+            self._workspace.relink(out.path, saved.digest)
+        return Hashed(path=out.path, digest=saved.digest)
+
+    def _is_linked(self, path: str) -> bool:
+        return (self._root / path).is_symlink()
+
+    def _keep_run(self, entry: LockEntry, directory: str) -> None:
+        executable = self._executable_in(entry)
+        data = write_entry(entry, directory, executable=executable)
+        folder = self._objects.run_folder(entry.key, directory, executable)
+        self._saver.write_run(folder, run_cache_value(data), dump_yaml(data).encode())
+
+    def _is_always(self, address: Address) -> bool:
+        return bool(getattr(self._graph.resources.get(address), "always", False))
+
+    def lookup(self, address: Address, entry_key: EntryKey) -> LockEntry | None:
+        """Return the newest result in the run-cache for this key if all its outputs can be had by hash."""
+        directory = self._graph.stages[address].directory
+        with self._mutex:
+            found = find_cached(entry_key, directory, root=self._root, objects=self._objects, available=self._available)
+        if found is None or found.entry is None:
+            return None
+        self._executable |= {out.path: out.path in found.executable for out in found.entry.outs}
+        return found.entry
+
+    def metrics_of(self, address: Address, entry: LockEntry) -> dict[str, float]:
+        """Return the metrics in an entry's outputs: dotted path → number."""
+        with self._mutex:
+            return self._metrics.read(self._graph.stages[address], entry)
+
+    # ------------------------------------------------------------------------------------------------ dvc.lock
+
+    def record(self, entries: Mapping[Address, LockEntry], *, forget: Sequence[Address] = ()) -> None:
+        """Have entries written to `dvc.lock`, about once a second; the caller has them in its journal."""
+        with self._mutex:
+            for address, entry in entries.items():
+                inputs = self._graph.stages[address]
+                self._writer(inputs.directory).put(inputs.entry_name, entry, self._executable_in(entry))
+            for address in forget:
+                self._forget(address)
+            if self._clock() - self._written_at >= WRITE_EVERY:
+                self._write_locks()
+
+    def flush(self) -> None:
+        """Write what `record` still holds, and what was learnt about files."""
+        with self._mutex:
+            self._write_locks()
+            self._hashes.save()
+            self._metrics.save()
+
+    def _forget(self, address: Address) -> None:
+        place = self._orphans.pop(address, None)
+        if place is None and address in self._graph.stages:
+            inputs = self._graph.stages[address]
+            place = Place(inputs.directory, inputs.entry_name)
+        if place is not None:
+            self._writer(place.directory).remove(place.name)
+
+    def _write_locks(self) -> None:
+        waiting = [writer for writer in self._writers.values() if writer.is_dirty]
+        if waiting:
+            with self._lock.held():
+                for writer in waiting:
+                    writer.write()
+        self._written_at = self._clock()
+
+    def _writer(self, directory: str) -> LockWriter:
+        if directory not in self._writers:
+            self._writers[directory] = LockWriter(self._root, directory, cache_folder=self._cache_folder)
+        return self._writers[directory]
+
+    def _executable_in(self, entry: LockEntry) -> frozenset[str]:
+        """Return the paths that have, or had when they were recorded, the execute bit."""
+        paths = [dep.path for dep in entry.key.deps] + [out.path for out in entry.outs]
+        return frozenset(path for path in paths if is_executable(f"{self._root}/{path}") or self._executable.get(path))
+
+    # ------------------------------------------------------------------------------------------------ definitions
+
+    def write_definitions(self) -> Sequence[str]:
+        """Write `dvc.yaml`, the generated params and `.gitignore`; entries of stages that are gone are dropped.
+
+        Raises `MlstackError`, with nothing written, where something of the user's is in the way.
+        """
+        with self._mutex:
+            definitions = Definitions(self._graph, self._root, cache_folder=self._cache_folder)
+            held = {
+                out.path: address for address, inputs in self._graph.stages.items() for out in inputs.outs if out.cache
+            }
+            problems = [*definitions.problems, *check_untracked(self._root, held), *self._foreign_files(held)]
+            if problems:
+                raise MlstackError(*problems)
+            with self._lock.held():
+                written = definitions.write()
+                written += ignore(self._root, held)
+            self._orphans |= definitions.orphans
+            for address in list(definitions.orphans):
+                self._forget(address)
+            return tuple(dict.fromkeys(written))
+
+    def _foreign_files(self, outs: Mapping[str, Address]) -> list[Diagnostic]:
+        return [
+            _held_twice(path, address) for path, address in outs.items() if (self._root / dataset_file(path)).exists()
+        ]
+
+    # ------------------------------------------------------------------------------------------------ datasets
+
+    def add_dataset(self, dataset: Dataset, *, say: Say) -> FileDigest:
+        """Fetch or add a dataset: content into the cache, `.dvc` file, `.gitignore`, and the pin of a source."""
+        from mlstack.drivers.dvc.add import DatasetAdder
+
+        with self._mutex:
+            adder = DatasetAdder(self._root, self._graph, cache_folder=self._cache_folder)
+            before = read_dataset(self._root, dataset.path, cache_folder=self._cache_folder)
+            if dataset.source is not None:
+                fetched = adder.fetch(dataset, is_here=self._is_pinned_here, say=say)
+                if fetched is not None:
+                    self._workspace.clear(dataset.path)
+                    _make_parent(self._root / dataset.path)
+                    fetched.rename(self._root / dataset.path)
+            problems = check_untracked(self._root, {dataset.path: dataset.address})
+            if problems:
+                raise MlstackError(*problems)
+            with self._lock.held(self._absolute([dataset.path])):
+                digest = self._record_dataset(dataset, before, say)
+            adder.pin(dataset, digest)
+            return digest
+
+    def _is_pinned_here(self, path: str, digest: FileDigest) -> bool:
+        return self._workspace.holds(path, digest)
+
+    def _record_dataset(self, dataset: Dataset, before: RecordedDataset | None, say: Say) -> FileDigest:
+        saved = self._saver.save(dataset.path, say=say)
+        if before is not None and before.address is None:
+            if before.digest.md5 == saved.digest.md5:
+                return saved.digest
+            raise MlstackError(foreign_dataset(dataset.path, dataset.address))
+        now = RecordedDataset(digest=saved.digest, address=dataset.address, source=dataset.source)
+        file = self._root / dataset_file(dataset.path)
+        text = dataset_text(dataset.path, now, executable=saved.executable).encode()
+        if not file.exists() or file.read_bytes() != text:
+            write_durably(file, text)
+        ignore(self._root, [dataset.path])
+        if self._settings.links[0] in {"hardlink", "symlink"} and not self._is_linked(dataset.path):
+            self._workspace.relink(dataset.path, saved.digest)
+        return saved.digest
+
+    def _absolute(self, paths: Iterable[str]) -> list[str]:
+        return [f"{self._root}/{path}" for path in paths]
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MlstackError(_unwritable(path, error)) from error
+
+
+def _not_made(address: Address, paths: Sequence[str]) -> Diagnostic:
+    return Diagnostic(
+        code="output-not-made",
+        summary="The stage did not make what it declares",
+        detail=f"{address} ended without an error, but {', '.join(paths)} is not there.",
+        hint="Correct `outs`, `metrics` or `plots` in the file, or the path that the command writes to.",
+        address=address,
+    )
+
+
+def _held_twice(path: str, address: Address) -> Diagnostic:
+    return Diagnostic(
+        code="foreign-output",
+        summary="A .dvc file already holds this output",
+        detail=f"{dataset_file(path)} records {path}, which {address} makes. DVC allows one owner. "
+        "Nothing was written.",
+        hint="Delete the .dvc file if the stage is to make it, or give the stage another output.",
+        address=address,
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> Diagnostic:
+    return Diagnostic(
+        code="workspace-unwritable",
+        summary="A file of the workspace cannot be written",
+        detail=f"{error.filename or path}: {error.strerror or error}.",
+        hint="Make room or make the folder writable, then apply again; what is done stays done.",
+    )
