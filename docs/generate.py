@@ -83,25 +83,30 @@ def _section(title: str, schema: Schema) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kind(value: Schema) -> str:
-    """Say in a few words what a value may be."""
+def _kind(value: Schema, *, inside: bool = False) -> str:
+    """Say in a few words what a value may be; `inside` a list or map, choices are put in parentheses."""
+    text = _kinds(value)
+    return f"({text})" if inside and " or " in text else text
+
+
+def _kinds(value: Schema) -> str:
     if "$ref" in value:
         title = _title(value["$ref"].rpartition("/")[2])
         return f"[{title}](#{title.lower().replace(' ', '-')})"
     for choice in ("anyOf", "oneOf"):
         if choice in value:
-            return ", ".join(dict.fromkeys(_kind(each) for each in value[choice] if each.get("type") != "null"))
+            return " or ".join(dict.fromkeys(_kind(each) for each in value[choice] if each.get("type") != "null"))
     if "enum" in value:
         return ", ".join(f"`{word}`" for word in value["enum"])
     if "const" in value:
         return f"`{value['const']}`"
     kind = value.get("type", "anything")
     if kind == "array":
-        return f"list of {_kind(value.get('items', {}))}"
+        return f"list of {_kind(value.get('items', {}), inside=True)}"
     if kind == "object":
         patterns = [each for name, each in value.get("patternProperties", {}).items() if name != "^x-"]
         inner = value.get("additionalProperties") or (patterns[0] if patterns else None)
-        return f"map of {_kind(inner)}" if isinstance(inner, dict) and inner else "map"
+        return f"map of {_kind(inner, inside=True)}" if isinstance(inner, dict) and inner else "map"
     return kind if isinstance(kind, str) else " or ".join(kind)
 
 
