@@ -8,6 +8,7 @@ import msgspec
 
 from mlstack.cli.console import note, report
 from mlstack.cli.plan import show_plan
+from mlstack.cli.progress import event_renderer
 from mlstack.cli.project import Planned, Project, warnings_of
 from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
@@ -93,8 +94,6 @@ def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: E
 
 def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order) -> int:
     """Carry out the work and show its events as they come."""
-    from mlstack.render.events import event_renderer
-
     who = Who(name=person(), host=host_name(), operation=order.operation)
     with event_renderer(settings, work.plan) as on_event, interrupt.on_signals():
         interrupt.on_raise(lambda now: on_event(Interrupted(now=now)))

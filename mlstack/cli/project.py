@@ -133,7 +133,7 @@ def _check_rows(diffed: Diffed, graph: ResourceGraph) -> Sequence[Diagnostic]:
             if pool.target == "local":
                 found.extend(load_driver(Kind.STAGE, pool.target)().check(resource, pool))
         elif isinstance(resource, Endpoint) and change.action in (Action.CREATE, Action.UPDATE, Action.REPLACE):
-            found.extend(load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)().check(resource))
+            found.extend(load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)().check(resource, graph))
     return found
 
 

@@ -53,8 +53,15 @@ class Admission(Protocol):
 class Hands(Protocol):
     """The drivers of one apply, as the registry made them."""
 
-    results: ResultStore
-    admission: Admission
+    @property
+    def results(self) -> ResultStore:
+        """Where data and results are versioned."""
+        ...
+
+    @property
+    def admission(self) -> Admission:
+        """What lets stages begin within the limits of their pools."""
+        ...
 
     def runner(self, stage: Stage) -> SupportsRun:
         """Return what runs this stage."""

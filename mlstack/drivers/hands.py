@@ -1,0 +1,123 @@
+"""The drivers of one apply, made from a graph: what the executor's `Hands` asks for."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlstack.drivers.base import Driver, ResultStore, RunOrder, SupportsRun
+from mlstack.drivers.dvc.store import DvcResults
+from mlstack.drivers.local.admission import StageAdmission
+from mlstack.drivers.local.capacity import resources_of
+from mlstack.drivers.local.environments import ensure_environment, python_variables
+from mlstack.drivers.local.run_folder import folder_of
+from mlstack.drivers.local.stage_environment import build_stage_environment
+from mlstack.drivers.registry import driver_for, driver_named, load_driver, pool_of
+from mlstack.graph.digest import Digester
+from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
+from mlstack.graph.hash_cache import HashCache
+from mlstack.spec.address import Address, Kind
+from mlstack.spec.spec import Endpoint, Stage
+from mlstack.state.environment_folder import OWN_FOLDER
+
+
+class LocalHands:
+    """Stages, results and endpoints on this machine.
+
+    With `recording` False (`mlstack run`) results go into the cache and the run-cache, and into no file that Git
+    tracks.
+    """
+
+    def __init__(self, graph: ResourceGraph, *, root: Path, recording: bool = True) -> None:
+        cache = root / OWN_FOLDER / "cache"
+        store = DvcResults(root, graph, cache_folder=cache)
+        self.results: ResultStore = store if recording else _Unrecorded(store)
+        self.admission = StageAdmission(graph)
+        self._graph, self._root, self._store = graph, root, store
+        self._hashes = HashCache(cache / "digests")
+        self._runners: dict[str, SupportsRun] = {}
+
+    def runner(self, stage: Stage) -> SupportsRun:
+        """Return what runs this stage; one for each target."""
+        target = pool_of(stage, self._graph).target
+        if target not in self._runners:
+            self._runners.setdefault(target, load_driver(Kind.STAGE, target)())
+        return self._runners[target]
+
+    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str]) -> RunOrder:
+        """Decide everything about one run. Its Python environment is made if it is not there yet."""
+        pool = pool_of(stage, self._graph)
+        resources = resources_of(stage, pool)
+        environment = build_stage_environment(
+            stage,
+            self._graph,
+            root=self._root,
+            resources=resources,
+            attempt=attempt,
+            python=self._python_variables(stage),
+        )
+        return RunOrder(
+            stage=stage,
+            pool=pool,
+            fingerprint=fingerprint,
+            folder=folder_of(self._root / OWN_FOLDER / "runs", stage.address, fingerprint),
+            root=self._root,
+            resources=resources,
+            environment=environment | dict(extra),
+            attempt=attempt,
+        )
+
+    def _python_variables(self, stage: Stage) -> Mapping[str, str] | None:
+        identity = self._graph.environments.get(stage.address)
+        if stage.python.system or identity is None:
+            return None
+        ensure_environment(stage.python, identity, root=self._root, directory=stage.directory, say=lambda _line: None)
+        return python_variables(
+            stage.python,
+            identity,
+            root=self._root,
+            directory=stage.directory,
+            search_path=os.environ.get("PATH", os.defpath),
+        )
+
+    def driver(self, endpoint: Endpoint) -> Driver:
+        """Return the driver of an endpoint."""
+        return driver_for(endpoint, self._graph)
+
+    def driver_named(self, name: str) -> Driver:
+        """Return the driver that wrote a record whose declaration is gone."""
+        return driver_named(name)
+
+    def changed_inputs(self, key: EntryKey) -> tuple[str, ...]:
+        """Return the inputs whose content in the workspace is not the one in `key`."""
+        digester = Digester(self._root, cache=self._hashes)
+        changed = []
+        for dep in key.deps:
+            found = digester.digest(dep.path)
+            if found is None or found.md5 != dep.digest.md5:
+                changed.append(dep.path)
+        return tuple(changed)
+
+    def metrics_of(self, address: Address, entry: LockEntry) -> dict[str, float]:
+        """Read the metrics that an entry records."""
+        return self._store.metrics_of(address, entry)
+
+
+class _Unrecorded:
+    """A result store for tries: everything but the files that Git tracks."""
+
+    def __init__(self, store: DvcResults) -> None:
+        self.bring = store.bring
+        self.prepare = store.prepare
+        self.commit = store.commit
+        self.lookup = store.lookup
+        self.add_dataset = store.add_dataset
+
+    def record(self, entries: Mapping[Address, LockEntry], *, forget: Sequence[Address] = ()) -> None:
+        """Record nothing."""
+
+    def flush(self) -> None:
+        """Write nothing."""
+
+    def write_definitions(self) -> Sequence[str]:
+        """Write nothing."""
+        return ()
