@@ -30,11 +30,11 @@ PRELOADED = (
 )
 
 
-def load_server(overlay: Path | None) -> tuple[Any, Any]:
+def load_server(overlay: Path | None) -> tuple[Any, Any, Any]:
     """Import the server as `mlstack_serving`, its packages from `overlay` (None: from the path as it is).
 
-    Returns its `run` and `settings` modules. Nothing of the folder of this file gets onto the path, so that a module
-    `app` or `models` of the user's stays the user's.
+    Returns its modules `run`, `settings` and `log_output`. Nothing of the folder of this file gets onto the path, so
+    that a module `app` or `models` of the user's stays the user's.
     """
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     spec = importlib.util.spec_from_file_location(PACKAGE, HERE / "__init__.py", submodule_search_locations=[str(HERE)])
@@ -61,8 +61,11 @@ def load_server(overlay: Path | None) -> tuple[Any, Any]:
     return found
 
 
-def _import_server() -> tuple[Any, Any]:
-    return importlib.import_module(f"{PACKAGE}.run"), importlib.import_module(f"{PACKAGE}.settings")
+def _import_server() -> tuple[Any, Any, Any]:
+    run, settings, log_output = (
+        importlib.import_module(f"{PACKAGE}.{name}") for name in ("run", "settings", "log_output")
+    )
+    return run, settings, log_output
 
 
 def _take_out(names: set[str]) -> dict[str, Any]:
@@ -104,10 +107,11 @@ def main(arguments: list[str]) -> int:
     if "--foreground" not in arguments:
         detach(folder)
     faulthandler.enable()
+    run, settings_module, log_output = load_server(Path(overlay) if overlay else None)
+    settings = settings_module.load_settings(settings_file)
+    log_output.mask_output(os.environ.get(name, "") for name in settings.secrets)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    run, settings_module = load_server(Path(overlay) if overlay else None)
-    settings = settings_module.load_settings(settings_file)
     if settings.model.code_paths:
         sys.path[:0] = [str(entry) for entry in settings.model.code_paths]
     # Relative paths mean the server's own folder: a model that reads the working tree would change without a plan.

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ import uvicorn
 from .app import ModelService, build_app
 from .faults import StartError, first_line
 from .handover import Predecessor, offer
+from .log_output import rotate_log
 from .models import ServedModel, load_model
 from .settings import ServerSettings
 
@@ -216,22 +216,6 @@ def write_whole(path: Path, content: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)
-
-
-def rotate_log(path: Path, *, limit: int) -> None:
-    """Start a new log when this one is larger than `limit` bytes, keeping one older; descriptors 1 and 2 follow."""
-    try:
-        if path.stat().st_size <= limit:
-            return
-        path.replace(path.with_suffix(".log.1"))
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError:  # a full disk, or a folder that is gone: serving goes on
-        return
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
 
 
 def serve(settings: ServerSettings) -> tuple[int, bool]:

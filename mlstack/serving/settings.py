@@ -32,7 +32,8 @@ class ServerSettings:
     """Everything a server is told.
 
     `port` is bound if given, else the first free one of `candidates`. `take_over` is the folder of the server whose
-    socket is taken over. Limits: `max_body` in bytes, `max_waiting` in requests; times in seconds.
+    socket is taken over. `secrets` are the names of variables whose values are masked in the log. Limits: `max_body` in
+    bytes, `max_waiting` in requests; times in seconds.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class ServerSettings:
     take_over: Path | None
     model: ModelSettings
     server_version: str
+    secrets: tuple[str, ...] = ()
     max_body: int = 64 * 1024 * 1024
     max_waiting: int = 512
     grace: float = 30.0
@@ -78,6 +80,7 @@ def load_settings(path: Path) -> ServerSettings:
                 code_paths=tuple(folder / entry for entry in model["code_paths"]),
             ),
             server_version=raw["server_version"],
+            secrets=tuple(raw.get("secrets", ())),
             **limits,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
