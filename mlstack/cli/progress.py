@@ -1,26 +1,51 @@
-"""Which way the progress of an apply is shown: JSON, live lines, or plain lines."""
+"""Which way an apply is shown while it runs, JSON, live lines or plain lines; and what is said at its end."""
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from mlstack.cli.console import note, say_json_line
+from mlstack import __version__
+from mlstack.cli.console import note, say, say_json_line
 from mlstack.cli.settings import Settings
-from mlstack.executor.events import Event
+from mlstack.executor.events import ApplyEnded, Event
+from mlstack.planner.plan import Plan
+
+OnEvent = Callable[[Event], None]
 
 
 @contextmanager
-def progress(settings: Settings) -> Iterator[Callable[[Event], None]]:
-    """Give the function that events are handed to. JSON goes to standard output, the rest to standard error.
+def event_renderer(settings: Settings, plan: Plan) -> Iterator[OnEvent]:
+    """Give the function that events are handed to; it may be called from any thread.
 
-    A reader that left never stops the apply: what cannot be written any more is dropped.
+    With `--json`, the stream goes to standard output, the plan first. Otherwise progress goes to standard error, and
+    the last line ("Apply complete! …") to standard output. A reader that left never stops the apply: what cannot be
+    written any more is dropped.
     """
     if settings.json:
         from mlstack.render.events_json import JsonEvents
 
-        yield JsonEvents(_never_broken(say_json_line))
-    elif settings.err.terminal and not settings.ci:
+        events = JsonEvents(_never_broken(say_json_line))
+        events.version(__version__)
+        events.plan(plan)
+        yield events
+        return
+    ended: list[ApplyEnded] = []
+    with _progress(settings) as show:
+
+        def on_event(event: Event) -> None:
+            if isinstance(event, ApplyEnded):
+                ended.append(event)
+            show(event)
+
+        yield on_event
+    if ended:
+        _say_result(settings, ended[-1])
+
+
+@contextmanager
+def _progress(settings: Settings) -> Iterator[OnEvent]:
+    if settings.err.terminal and not settings.ci:
         from mlstack.render.events_live import LiveProgress
 
         with LiveProgress(sys.stderr, style=settings.err, clock=monotonic) as live:
@@ -28,9 +53,18 @@ def progress(settings: Settings) -> Iterator[Callable[[Event], None]]:
     else:
         from mlstack.render.events_text import TextProgress
 
-        yield TextProgress(
-            lambda text: note(text.rstrip("\n")), style=settings.err, clock=monotonic, verbose=settings.verbose
-        )
+        yield TextProgress(note, style=settings.err, clock=monotonic, verbose=settings.verbose)
+
+
+def _say_result(settings: Settings, ended: ApplyEnded) -> None:
+    from mlstack.render.events_text import render_result
+
+    verb = settings.command.capitalize()
+    again = f"mlstack {settings.command}"
+    if ended.outcome == "done":
+        say("\n" + render_result(ended, style=settings.out, verb=verb, again=again))
+    else:
+        note("\n" + render_result(ended, style=settings.err, verb=verb, again=again))
 
 
 def _never_broken(write: Callable[[dict[str, object]], None]) -> Callable[[dict[str, object]], None]:

@@ -20,7 +20,7 @@ from mlstack.render.escape import output_line, plain
 from mlstack.render.human import counted, duration
 from mlstack.render.style import Style
 from mlstack.render.words import ACTIONS
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.state.state import StepResult
 
 Write = Callable[[str], None]
@@ -114,7 +114,8 @@ def render_result(ended: ApplyEnded, *, style: Style, verb: str = "Apply", again
     """
     done = [result for result in ended.results if result.outcome == "done"]
     if ended.outcome == "done":
-        return f"{style.paint(f'{verb} complete!', 'good')} {_counts(done)}\n"
+        line = f"{style.paint(f'{verb} complete!', 'good')} {_counts(done)}\n"
+        return "".join(f"  {plain(r.address)}  {plain(r.detail)}\n" for r in done if _is_served(r)) + line
     failed = [result for result in ended.results if result.outcome == "failed"]
     rest = [result for result in ended.results if result.outcome in ("not-started", "skipped")]
     lines: list[str] = []
@@ -136,6 +137,10 @@ def _list(title: str, results: Sequence[StepResult], style: Style, *, tone_mark:
         took = f" ({duration(result.seconds)})" if result.seconds else ""
         detail = f": {plain(result.detail)}" if result.detail else ""
         yield f"  {style.symbol(tone_mark)} {plain(result.address)}{took}{detail}"
+
+
+def _is_served(result: StepResult) -> bool:
+    return bool(result.detail) and kind_of(result.address) is Kind.ENDPOINT
 
 
 def _counts(done: Sequence[StepResult]) -> str:

@@ -94,13 +94,19 @@ def _take_part(
     right = max(x + sizes[a][0] / 2 for a, (x, _) in found.items())
     upper = min([*(y - sizes[a][1] / 2 for a, (_, y) in found.items()), *ys])
     lower = max([*(y + sizes[a][1] / 2 for a, (_, y) in found.items()), *ys])
+    reach: dict[int, float] = {}
     for address, (x, y) in found.items():
         places[address] = (x - left, y - upper + top)
+        reach[round(x)] = max(reach.get(round(x), 0.0), sizes[address][0] / 2)
     for (source, target), points in bends.items():
         start, end = places[source], places[target]
         paths[source, target] = (
             (start[0] + sizes[source][0] / 2, start[1]),
-            *((x - left, y - upper + top) for x, y in points),
+            *(
+                (x - left + side * reach.get(round(x), 0.0), y - upper + top)
+                for x, y in points
+                for side in (-1, 1)  # level past the whole layer, so that the curve touches none of its nodes
+            ),
             (end[0] - sizes[target][0] / 2, end[1]),
         )
     return right - left, lower - upper

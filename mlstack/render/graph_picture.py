@@ -11,7 +11,6 @@ from mlstack.graph.change import Action
 from mlstack.graph.graph import ResourceGraph
 from mlstack.planner.plan import Plan
 from mlstack.render.escape import plain
-from mlstack.render.words import ACTIONS
 from mlstack.spec.address import Address, Kind, kind_of, parse_address
 from mlstack.spec.spec import Endpoint, Resource, Stage
 
@@ -28,7 +27,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def action_word(self) -> str:
         """What a plan would do, in a word; empty for no change."""
-        return "" if self.action in (None, Action.NO_OP) else ACTIONS[self.action].word.partition(",")[0]
+        return "" if self.action in (None, Action.NO_OP) else self.action.value
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):

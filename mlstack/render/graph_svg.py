@@ -13,6 +13,11 @@ _HEIGHT = 46.0
 _CHAR, _SMALL_CHAR = 7.9, 6.3
 _PADDING = 34.0
 _LEGEND = 40.0
+_ARROW = (
+    '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path class="tip" d="M0 0.6 L7.4 4 L0 7.4 z"/></marker></defs>'
+)
+_FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 _DARK: dict[Kind, tuple[str, str]] = {
     Kind.POOL: ("#263238", "#90a4ae"),
     Kind.DATASET: ("#0f2b45", "#5aa9e6"),
@@ -35,13 +40,12 @@ def render_svg(picture: Picture, *, title: str) -> str:
     layout = lay_out([node.address for node in picture.nodes], picture.edges, sizes)
     width = max(layout.width, _legend_width(picture)) + 2 * _MARGIN
     height = layout.height + 2 * _MARGIN + _LEGEND
+    box = f'viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" '
-        f'height="{height:.0f}" role="img" aria-label="{_escape(title)}">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {box} role="img" aria-label="{_escape(title)}">',
         f"<title>{_escape(title)}</title>",
         f"<style>{_css(picture)}</style>",
-        '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
-        '<path class="tip" d="M0 0.6 L7.4 4 L0 7.4 z"/></marker></defs>',
+        _ARROW,
         '<rect class="ground" width="100%" height="100%"/>',
         f'<g transform="translate({_MARGIN:.0f} {_MARGIN:.0f})">',
         *(_edge(layout.paths[edge]) for edge in picture.edges),
@@ -64,8 +68,7 @@ def _note(node: Node) -> str:
 
 def _css(picture: Picture) -> str:
     rules = [
-        "text{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace;fill:#1b1f24;"
-        "text-anchor:middle}",
+        f"text{{font-family:{_FONT};fill:#1b1f24;text-anchor:middle}}",
         ".name{font-size:13px;font-weight:600}.note{font-size:10.5px;fill:#59636e}",
         ".legend{font-size:11px;text-anchor:start;fill:#59636e}",
         ".ground{fill:#ffffff}.edge{fill:none;stroke:#8c959f;stroke-width:1.4}.tip{fill:#8c959f}",
@@ -97,11 +100,12 @@ def _node(node: Node, layout: Layout, sizes: dict[Address, Point]) -> str:
     x, y = layout.places[node.address]
     width, height = sizes[node.address]
     classes = f"shape {node.kind.value}" + (f" do-{node.action.value}" if node.action in ACTION_STROKES else "")
+    down = 4 if node.kind is Kind.DATASET else 0  # below the rim of the cylinder
     hover = _escape(node.address + (f": {node.action_word}" if node.action_word else ""))
     return (
         f'<g transform="translate({x:.1f} {y:.1f})"><title>{hover}</title>{_shape(node.kind, width, height, classes)}'
-        f'<text class="name" y="-2">{_escape(node.name)}</text>'
-        f'<text class="note" y="14">{_escape(_note(node))}</text></g>'
+        f'<text class="name" y="{down - 2}">{_escape(node.name)}</text>'
+        f'<text class="note" y="{down + 13}">{_escape(_note(node))}</text></g>'
     )
 
 
@@ -125,7 +129,8 @@ def _shape(kind: Kind, width: float, height: float, classes: str) -> str:
             radius = 6
         case Kind.POOL:
             radius = 0
-    return f'<rect class="{classes}" x="{-w:.1f}" y="{-h:.1f}" width="{width:.1f}" height="{height:.1f}" rx="{radius:.1f}"/>'
+    box = f'x="{-w:.1f}" y="{-h:.1f}" width="{width:.1f}" height="{height:.1f}"'
+    return f'<rect class="{classes}" {box} rx="{radius:.1f}"/>'
 
 
 def _legend_width(picture: Picture) -> float:

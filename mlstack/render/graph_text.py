@@ -55,9 +55,11 @@ def render_mermaid(picture: Picture) -> str:
     for kind in used_kinds(picture):
         fill, stroke = FILLS[kind]
         lines.append(f"  classDef {kind.value} fill:{fill},stroke:{stroke},color:#1b1f24")
-    for node in picture.nodes:
-        if node.action is not None and node.action in ACTION_STROKES:
-            lines.append(f"  style {names[node.address]} stroke:{ACTION_STROKES[node.action]},stroke-width:3px")
+    lines.extend(
+        f"  style {names[node.address]} stroke:{ACTION_STROKES[node.action]},stroke-width:3px"
+        for node in picture.nodes
+        if node.action is not None and node.action in ACTION_STROKES
+    )
     return "\n".join(lines) + "\n"
 
 

@@ -26,31 +26,28 @@ class Column(NamedTuple):
     keep: bool = False
 
 
-def render_table(heads: Sequence[Column], rows: Sequence[Sequence[str | Cell]], *, style: Style) -> str:
+def render_table(heads: Sequence[str | Column], rows: Sequence[Sequence[str | Cell]], *, style: Style) -> str:
     """Return the table; ends in a newline. Cell texts may be foreign: they are made safe here.
 
     The widest columns are cut first, on a terminal only: a pipe gets every character.
     """
+    titles = [_column(head) for head in heads]
     cells = [[_cell(value) for value in row] for row in rows]
-    widths = [
-        max(columns(head.title), *(columns(row[index].text) for row in cells)) if cells else columns(head.title)
-        for index, head in enumerate(heads)
-    ]
+    widths = [max(columns(row[index].text) for row in [_title_row(titles), *cells]) for index in range(len(titles))]
     if style.terminal:
-        _fit(widths, heads, style.width)
-    dots = style.symbol("…")
-    lines = [_line([Cell(head.title, "strong") for head in heads], heads, widths, style, dots)]
-    lines.extend(_line(row, heads, widths, style, dots) for row in cells)
+        _fit(widths, titles, style.width)
+    lines = [_line(row, titles, widths, style) for row in [_title_row(titles), *cells]]
     return "\n".join(lines) + "\n"
 
 
-def markdown_table(heads: Sequence[Column], rows: Sequence[Sequence[str | Cell]]) -> str:
+def markdown_table(heads: Sequence[str | Column], rows: Sequence[Sequence[str | Cell]]) -> str:
     """Return the table as Markdown; ends in a newline."""
     from mlstack.render.fence import prose
 
+    titles = [_column(head) for head in heads]
     lines = [
-        "| " + " | ".join(prose(head.title) for head in heads) + " |",
-        "|" + "|".join("---:" if head.right else "---" for head in heads) + "|",
+        "| " + " | ".join(prose(head.title) for head in titles) + " |",
+        "|" + "|".join("---:" if head.right else "---" for head in titles) + "|",
     ]
     lines.extend("| " + " | ".join(prose(_cell(value).text) for value in row) + " |" for row in rows)
     return "\n".join(lines) + "\n"
@@ -71,6 +68,14 @@ def _cell(value: str | Cell) -> Cell:
     return Cell(plain(value)) if isinstance(value, str) else Cell(plain(value.text), value.tone)
 
 
+def _column(head: str | Column) -> Column:
+    return Column(head) if isinstance(head, str) else head
+
+
+def _title_row(titles: Sequence[Column]) -> list[Cell]:
+    return [Cell(title.title, "strong") for title in titles]
+
+
 def _fit(widths: list[int], heads: Sequence[Column], room: int) -> None:
     """Narrow the widest columns until the line fits."""
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - room
@@ -86,8 +91,9 @@ def _fit(widths: list[int], heads: Sequence[Column], room: int) -> None:
         excess -= step
 
 
-def _line(row: Sequence[Cell], heads: Sequence[Column], widths: Sequence[int], style: Style, dots: str) -> str:
+def _line(row: Sequence[Cell], heads: Sequence[Column], widths: Sequence[int], style: Style) -> str:
     parts = []
+    dots = style.symbol("…")
     for cell, head, width in zip(row, heads, widths, strict=True):
         text = cut(cell.text, width, ellipsis=dots)
         parts.append(pad(style.paint(text, cell.tone), width, right=head.right))

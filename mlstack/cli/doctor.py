@@ -1,0 +1,212 @@
+"""`mlstack doctor`: the tools that mlstack drives, and the state of the project."""
+
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import typer
+
+from mlstack.cli.console import report, say, say_json
+from mlstack.cli.settings import Settings, settings_of
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.render.style import Tone
+from mlstack.render.table import Cell, render_table
+
+Status = Literal["ok", "missing", "problem", "not needed here"]
+_TONES: dict[Status, Tone] = {"ok": "add", "missing": "error", "problem": "error", "not needed here": "quiet"}
+_TIMEOUT = 20.0
+
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that was looked at. `needed` False: nothing of this project asks for it."""
+
+    name: str
+    status: Status
+    found: str
+    purpose: str
+    hint: str = ""
+    needed: bool = True
+
+
+def doctor(context: typer.Context) -> int:
+    """Check the tools that mlstack drives, and the project if there is one.
+
+    Exit code 1 when something that is needed is missing or wrong.
+    """
+    settings = settings_of(context)
+    checks = [*_tools(), *_project(settings)]
+    bad = [check for check in checks if check.needed and check.status in ("missing", "problem")]
+    if settings.json:
+        say_json({"format_version": "1.0", "well": not bad, "checks": checks})
+        return ExitCode.ERROR if bad else ExitCode.OK
+    rows = [(check.name, Cell(check.status, _TONES[check.status]), check.found, check.purpose) for check in checks]
+    say(render_table(("WHAT", "STATUS", "FOUND", "WHAT IT IS FOR"), rows, style=settings.out))
+    for check in bad:
+        report(
+            settings,
+            [
+                Diagnostic(
+                    code=f"doctor-{check.status}",
+                    summary=f"{check.name} is {check.status}"
+                    if check.status == "missing"
+                    else f"{check.name} is not well",
+                    detail=check.found,
+                    hint=check.hint,
+                )
+            ],
+        )
+    return ExitCode.ERROR if bad else ExitCode.OK
+
+
+# ---------------------------------------------------------------------------------------------------- tools
+
+
+def _tools() -> Iterable[Check]:
+    yield Check(name="python", status="ok", found=platform.python_version(), purpose="runs mlstack")
+    yield _program("git", ["git", "--version"], "commits, branches, what changed", hint="install Git from your system")
+    yield _package("dvc", "versions data, models and results")
+    yield _uv()
+    yield _package("pulumi", "clouds and clusters; not used by local targets")
+    yield _program("docker", ["docker", "--version"], "images; not used by local targets", needed=False)
+
+
+def _program(name: str, command: list[str], purpose: str, *, hint: str = "", needed: bool = True) -> Check:
+    path = shutil.which(command[0])
+    if path is None:
+        status: Status = "missing" if needed else "not needed here"
+        return Check(name=name, status=status, found="not on the PATH", purpose=purpose, hint=hint, needed=needed)
+    try:
+        done = subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check(name=name, status="problem", found=str(error), purpose=purpose, hint=hint, needed=needed)
+    said = (done.stdout or done.stderr).strip().partition("\n")[0]
+    status = "ok" if done.returncode == 0 else "problem"
+    return Check(name=name, status=status, found=said, purpose=purpose, hint=hint, needed=needed)
+
+
+def _uv() -> Check:
+    purpose = "Python environments of stages and endpoints"
+    if find_spec("uv") is None:
+        return _program("uv", ["uv", "--version"], purpose, hint="install mlstack anew: uv comes with it")
+    return _package("uv", purpose)
+
+
+def _package(name: str, purpose: str) -> Check:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return Check(name=name, status="ok", found=version(name), purpose=purpose)
+    except PackageNotFoundError:
+        hint = f"install mlstack anew: {name} comes with it"
+        return Check(name=name, status="missing", found="not installed", purpose=purpose, hint=hint)
+
+
+# ---------------------------------------------------------------------------------------------------- project
+
+
+def _project(settings: Settings) -> Iterable[Check]:
+    """Look at the repository and the recorded state; each fault is a row and stops nothing."""
+    from mlstack.spec.load import find_file
+
+    try:
+        root = find_file(settings.directory).parent
+    except MlstackError as error:
+        yield _fault("project", error, "what plan and apply work on", hint="mlstack init makes one", needed=False)
+        yield _repository(settings.directory)
+        return
+    yield Check(name="project", status="ok", found=str(root), purpose="what plan and apply work on")
+    yield _repository(root)
+    yield _dvc_repository(root)
+    yield _own_folder(root)
+    yield from _recorded(settings)
+
+
+def _fault(name: str, error: MlstackError, purpose: str, *, hint: str = "", needed: bool = True) -> Check:
+    first = error.diagnostics[0]
+    found = f"{first.summary}: {first.detail}" if first.detail else first.summary
+    status: Status = "problem" if needed else "not needed here"
+    return Check(name=name, status=status, found=found, purpose=purpose, hint=hint or first.hint, needed=needed)
+
+
+def _repository(root: Path) -> Check:
+    from mlstack.gitops.facts import read_git_facts
+
+    purpose = "the record of what was applied, and of results"
+    try:
+        facts = read_git_facts(root)
+    except MlstackError as error:
+        return _fault("git repository", error, purpose)
+    if facts is None:
+        hint = "mlstack init makes one"
+        return Check(name="git repository", status="missing", found="none around here", purpose=purpose, hint=hint)
+    commit = f"{facts.commit[:8]} on {facts.branch or 'no branch'}" if facts.commit else "no commit yet"
+    extra = f", {len(facts.dirty)} uncommitted" if facts.dirty else ""
+    extra += ", shallow" if facts.shallow else ""
+    return Check(name="git repository", status="ok", found=f"{commit}{extra}", purpose=purpose)
+
+
+def _dvc_repository(root: Path) -> Check:
+    purpose = "where data and results are kept"
+    for folder in (root, *root.parents):
+        if (folder / ".dvc").is_dir():
+            return Check(name="dvc repository", status="ok", found=str(folder / ".dvc"), purpose=purpose)
+        if (folder / ".git").exists():
+            break
+    hint = "mlstack init makes one"
+    return Check(name="dvc repository", status="missing", found="there is no .dvc folder", purpose=purpose, hint=hint)
+
+
+def _own_folder(root: Path) -> Check:
+    from mlstack.state.environment_folder import OWN_FOLDER
+
+    purpose = "mlstack's own files; Git must not see them"
+    folder = root / OWN_FOLDER
+    if not folder.exists():
+        return Check(name=OWN_FOLDER, status="ok", found="not there yet", purpose=purpose)
+    try:
+        ignored = "*" in (folder / ".gitignore").read_text(encoding="utf-8").split()
+    except OSError:
+        ignored = False
+    if ignored:
+        return Check(name=OWN_FOLDER, status="ok", found="ignored by Git", purpose=purpose)
+    hint = f"write a line with * into {folder / '.gitignore'}"
+    return Check(name=OWN_FOLDER, status="problem", found="Git does not ignore it", purpose=purpose, hint=hint)
+
+
+def _recorded(settings: Settings) -> Iterable[Check]:
+    from mlstack.cli.project import open_spec
+    from mlstack.render.human import age, counted
+    from mlstack.state.environment_folder import backend_for
+    from mlstack.state.environment_lock import holder
+    from mlstack.state.read import open_reader
+
+    try:
+        root, spec = open_spec(settings)
+    except MlstackError as error:
+        yield _fault("mlstack.yaml", error, "what the system consists of", hint="mlstack validate shows every fault")
+        return
+    found = f"{counted(len(spec.resources), 'resource')}, environment {spec.environment}"
+    yield Check(name="mlstack.yaml", status="ok", found=found, purpose="what the system consists of")
+    backend = backend_for(spec.state, root, spec.environment)
+    purpose = "what is recorded about endpoints"
+    try:
+        state = open_reader(backend, project=spec.project, environment=spec.environment).state()
+        said = (
+            f"serial {state.serial}, {counted(len(state.resources), 'resource')}" if state else "nothing recorded yet"
+        )
+        yield Check(name="state", status="ok", found=said, purpose=purpose)
+    except MlstackError as error:
+        yield _fault("state", error, purpose)
+    purpose = "one apply at a time"
+    try:
+        owner = holder(backend, environment=spec.environment)
+    except MlstackError as error:
+        yield _fault("lock", error, purpose)
+        return
+    said = f"held by {owner.who} on {owner.host} since {age(owner.created)}, ID {owner.id}" if owner else "free"
+    yield Check(name="lock", status="ok", found=said, purpose=purpose)

@@ -1,0 +1,156 @@
+"""`mlstack logs`: what a stage's run or an endpoint's server wrote."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.addresses import one_address
+from mlstack.cli.console import note
+from mlstack.cli.project import open_spec
+from mlstack.cli.settings import settings_of
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.render.human import counted
+from mlstack.render.program_output import ProgramOutput
+from mlstack.spec.address import Address, Kind, kind_of, slug
+from mlstack.spec.spec import Spec
+from mlstack.state.environment_folder import OWN_FOLDER
+
+SERVER_LOG = "server.log"
+
+Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over, or Ctrl-C.")]
+Run = Annotated[
+    str | None, typer.Option("--run", metavar="FINGERPRINT", help="A run by the first letters of its fingerprint.")
+]
+Attempt = Annotated[int | None, typer.Option("--attempt", metavar="N", min=1, help="An earlier attempt of the run.")]
+Lines = Annotated[int | None, typer.Option("--lines", "-n", metavar="N", min=0, help="Begin with the last N lines.")]
+
+
+def logs(
+    context: typer.Context,
+    address: options.AddressArgument,
+    follow: Follow = False,
+    run: Run = None,
+    attempt: Attempt = None,
+    lines: Lines = None,
+) -> int:
+    """Show what the newest run of a stage, or the server of an endpoint, wrote.
+
+    Secrets were masked when it was written. On a terminal, what could steer it is shown as escapes; a pipe gets every
+    byte.
+    """
+    settings = settings_of(context)
+    root, spec = open_spec(settings)
+    where = one_address(address, spec.resources)
+    match kind_of(where):
+        case Kind.STAGE:
+            chunks = _stage_log(root, where, follow=follow, run=run, attempt=attempt, lines=lines)
+        case Kind.ENDPOINT:
+            chunks = _server_log(root, spec, where, follow=follow, lines=lines)
+        case kind:
+            raise MlstackError(_no_log(where, f"{kind.value} do not write logs; stages and endpoints do."))
+    _show(chunks, terminal=settings.out.terminal, color=settings.out.color)
+    return ExitCode.OK
+
+
+def _show(chunks: Iterable[bytes], *, terminal: bool, color: bool) -> None:
+    if not terminal:
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+            sys.stdout.buffer.flush()
+        return
+    output = ProgramOutput(color=color)
+    try:
+        for chunk in chunks:
+            sys.stdout.write(output.feed(chunk))
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write(output.finish())
+
+
+def _stage_log(
+    root: Path, address: Address, *, follow: bool, run: str | None, attempt: int | None, lines: int | None
+) -> Iterable[bytes]:
+    from mlstack.drivers.local.logs import attempts, follow_log, read_log
+
+    folder = _run_folder(root, address, run)
+    known = attempts(folder)
+    earlier = [number for number in known if number is not None]
+    number = attempt if attempt in earlier else None
+    if attempt is not None and number is None and attempt != len(known):
+        raise MlstackError(_no_log(address, f"this run has {counted(len(known), 'attempt')}."))
+    if follow and number is None:
+        return follow_log(folder, lines=lines)
+    found = read_log(folder, number=number)
+    return found if lines is None else _last_lines(found, lines)
+
+
+def _run_folder(root: Path, address: Address, run: str | None) -> Path:
+    """Return the folder of the newest run, or of the one whose fingerprint begins with `run`."""
+    runs = root / OWN_FOLDER / "runs" / slug(address)
+    folders = [folder for folder in runs.iterdir() if folder.is_dir()] if runs.is_dir() else []
+    chosen = [f for f in folders if run is None or f.name.startswith(run[:16]) or run.startswith(f.name)]
+    if not chosen:
+        detail = "it has not run on this machine yet." if not folders else f"no run of it begins with {run!r}."
+        raise MlstackError(_no_log(address, detail))
+    if run is None and len(chosen) > 1:
+        note(f"{address} has {counted(len(chosen), 'run')} on this machine; this is the newest.")
+    return max(chosen, key=_began)
+
+
+def _began(folder: Path) -> float:
+    try:
+        return max((path.stat().st_mtime for path in folder.glob("log*.txt")), default=folder.stat().st_mtime)
+    except OSError:
+        return 0.0
+
+
+def _server_log(root: Path, spec: Spec, address: Address, *, follow: bool, lines: int | None) -> Iterable[bytes]:
+    folder = root / OWN_FOLDER / "endpoints" / spec.environment / slug(address)
+    files = sorted(folder.glob(f"*/{SERVER_LOG}")) or sorted(folder.glob(SERVER_LOG))
+    if not files:
+        raise MlstackError(_no_log(address, "its server has not run on this machine."))
+    begun = _last_lines(_chunks(files[-1]), lines) if lines is not None else _chunks(files[-1])
+    return _growing(files[-1], begun) if follow else begun
+
+
+def _chunks(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as stream:
+        while chunk := stream.read(65536):
+            yield chunk
+
+
+def _growing(file: Path, begun: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield what is there and then what is added, until somebody interrupts."""
+    position = file.stat().st_size
+    yield from begun
+    while True:
+        with file.open("rb") as stream:
+            if file.stat().st_size < position:  # it was begun anew
+                position = 0
+            stream.seek(position)
+            while chunk := stream.read(65536):
+                position += len(chunk)
+                yield chunk
+        time.sleep(0.2)
+
+
+def _last_lines(chunks: Iterable[bytes], lines: int) -> Iterator[bytes]:
+    from collections import deque
+
+    kept: deque[bytes] = deque(maxlen=lines)
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        kept.extend(line + b"\n" for line in whole)
+    if rest and lines:
+        kept.append(rest)
+    yield from kept
+
+
+def _no_log(address: Address, why: str) -> Diagnostic:
+    return Diagnostic(code="no-log", summary="There is no log", detail=f"{address}: {why}", address=address)
