@@ -16,6 +16,7 @@ from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
 from mlstack.executor.events import Interrupted
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.work import Session, Work
+from mlstack.graph.lock import desired_lock, read_lock, write_lock
 from mlstack.state.environment_lock import EnvironmentLock, acquire
 from mlstack.state.identity import host_name, iso_time, new_id, person
 from mlstack.state.protocols import StateStore
@@ -36,7 +37,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 @contextmanager
 def locked(settings: Settings, project: Project, *, operation: str, lock_timeout: str) -> Iterator[EnvironmentLock]:
     """Hold the working tree and the environment's lock. Raises `MlstackError` naming who has them."""
-    timeout = _seconds(lock_timeout)
+    timeout = read_timeout(lock_timeout)
     with workspace_lock(
         project.root,
         operation=operation,
@@ -86,6 +87,7 @@ def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: E
     if left:
         work.hands.results.record(left)
         work.hands.results.flush()
+    write_lock(project.root, desired_lock(project.graph, read_lock(project.root)))
     if not planned.plan.steps:
         store.compact()
         return ExitCode.OK
@@ -141,7 +143,8 @@ def make_work(
     return interrupt, Work(planned.plan, planned.diffed, project.graph, store, hands=hands, session=session)
 
 
-def _seconds(duration: str) -> float:
+def read_timeout(duration: str) -> float:
+    """Return the seconds of a `--lock-timeout`."""
     from mlstack.spec.quantity import WrongError, read_duration
 
     try:

@@ -85,6 +85,6 @@ def _changed(dataset: Dataset, pinned: str, found: str) -> Diagnostic:
         detail=f"{dataset.source} had the content {pinned} when it was pinned, and has {found} now. "
         "Nothing was replaced.",
         hint="If the new content is wanted, pin it; every stage that uses it will run again.",
-        command="mlstack lock",
+        command=f"mlstack lock --upgrade {dataset.address}",
         address=dataset.address,
     )

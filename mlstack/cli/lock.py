@@ -1,0 +1,96 @@
+"""`mlstack lock`: pin data sources and Python environments in `mlstack.lock`."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.console import note, say, say_json
+from mlstack.cli.project import Project, open_project
+from mlstack.cli.settings import settings_of
+from mlstack.diagnostics import ExitCode, MlstackError
+from mlstack.graph.lock import LOCK_FILE, ProjectLock, check_lock, desired_lock, read_lock, write_lock
+from mlstack.planner.scope import expand_addresses
+from mlstack.spec.address import Address
+from mlstack.spec.spec import Dataset
+from mlstack.state.workspace_lock import workspace_lock
+
+Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when the lock is out of date.")]
+Upgrade = Annotated[
+    list[str] | None,
+    typer.Option("--upgrade", metavar="ADDR", help="Fetch this source anew and pin what it holds now. Repeatable."),
+]
+
+
+def lock(
+    context: typer.Context,
+    upgrade: Upgrade = None,
+    check: Check = False,
+    lock_timeout: options.LockTimeout = "0s",
+) -> int:
+    """Pin data sources and Python environments in mlstack.lock.
+
+    Sources that are not pinned yet are fetched. What is pinned stays until it is upgraded by name. Commit the file: with
+    --locked (the default where CI is set) a plan is refused when it is out of date.
+    """
+    from mlstack.cli.carry_out import read_timeout
+
+    settings = settings_of(context)
+    project = open_project(settings)
+    before = read_lock(project.root, project=project.spec.project)
+    wanted = desired_lock(project.graph, before)
+    if check:
+        problems = check_lock(wanted, before)
+        if problems:
+            raise MlstackError(*problems)
+        return ExitCode.OK
+    renewed = expand_addresses(upgrade or (), project.graph, option="--upgrade")
+    with workspace_lock(project.root, operation="lock", timeout=read_timeout(lock_timeout)):
+        kept = {address: pin for address, pin in wanted.sources.items() if address not in renewed}
+        write_lock(project.root, msgspec.structs.replace(wanted, sources=kept))
+        missing = [address for address in wanted.sources if address not in kept or kept[address].md5 is None]
+        _fetch(project, missing)
+        after = read_lock(project.root, project=project.spec.project)
+    changes = _changes(before, after)
+    if settings.json:
+        say_json({"file": LOCK_FILE, "changes": changes})
+    else:
+        say("\n".join(changes) if changes else f"{LOCK_FILE} is up to date.")
+    return ExitCode.OK
+
+
+def _fetch(project: Project, addresses: Sequence[Address]) -> None:
+    if not addresses:
+        return
+    from mlstack.drivers.hands import LocalHands
+
+    results = LocalHands(project.graph, root=project.root).results
+    for address in addresses:
+        dataset = project.graph.resources[address]
+        assert isinstance(dataset, Dataset)  # noqa: S101 - only datasets have sources
+        results.add_dataset(dataset, say=lambda line, address=address: note(f"{address}: {line}"))
+    results.flush()
+
+
+def _changes(before: ProjectLock | None, after: ProjectLock | None) -> list[str]:
+    """Say what differs between two locks, one line each."""
+    found = []
+    old, new = before or ProjectLock(project=""), after or ProjectLock(project="")
+    for address in sorted(old.sources.keys() | new.sources.keys()):
+        was, now = old.sources.get(address), new.sources.get(address)
+        if was != now:
+            found.append(f"{address}: {_short(was.md5 if was else None)} -> {_short(now.md5 if now else None)}")
+    for key in sorted(old.environments.keys() | new.environments.keys()):
+        pinned, pins = old.environments.get(key), new.environments.get(key)
+        if pinned != pins:
+            found.append(
+                f"environment {key}: {_short(pinned.digest if pinned else None)} -> "
+                f"{_short(pins.digest if pins else None)}"
+            )
+    return found
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"
