@@ -1,0 +1,91 @@
+"""Who makes what: no two stages one output, no output inside another, no dataset inside an output."""
+
+from collections.abc import Iterable, Mapping
+
+from mlstack.diagnostics import Position
+from mlstack.spec.address import Address
+from mlstack.spec.draft import Draft
+from mlstack.spec.faults import Faults
+from mlstack.spec.node import Node
+from mlstack.spec.paths import ancestors
+from mlstack.spec.scope import Scope
+from mlstack.spec.spec import Dataset
+
+
+def check_outputs(
+    drafts: Iterable[Draft], datasets: Mapping[Address, Dataset], scopes: Mapping[str, Scope], faults: Faults
+) -> None:
+    """Collect a fault for every two things that would write at one place."""
+    outputs: dict[str, tuple[Draft, Node]] = {}
+    for draft in drafts:
+        for made in draft.made:
+            path, item = made.out.path, made.node
+            first = outputs.setdefault(path, (draft, item))
+            if first[1] is not item or first[0] is not draft:
+                _twice(path, first[0], draft, item, faults)
+    for path, (draft, item) in outputs.items():
+        for folder in ancestors(path):
+            if folder in outputs:
+                outer = outputs[folder][0]
+                detail = f"`{path}` of {draft.address} lies inside `{folder}` of {outer.address}."
+                hint = "Give each output a place of its own."
+                faults.add("output-inside-output", _place(item), detail, hint, address=draft.address)
+    seen: dict[str, Address] = {}
+    for address, dataset in datasets.items():
+        node = _declared(address, scopes)
+        _check_dataset(dataset, node, outputs, seen, faults)
+        seen.setdefault(dataset.path, address)
+
+
+def _twice(path: str, first: Draft, second: Draft, item: Node, faults: Faults) -> None:
+    if first.address == second.address:
+        detail = f"{second.address} lists the output `{path}` twice."
+        faults.add("duplicate-item", _place(item), detail, "Remove one of them.", address=second.address)
+        return
+    detail = f"`{path}` is made by {first.address} and by {second.address}."
+    hint = "Every output has one maker: give them different paths."
+    if first.combination and second.combination and first.name == second.name:
+        name = next(iter(second.combination))
+        hint = f'Use a value of the matrix in the path, for example "{_example(path, name)}".'
+    faults.add("output-twice", _place(item), detail, hint, address=second.address)
+
+
+def _example(path: str, name: str) -> str:
+    stem, dot, suffix = path.rpartition(".")
+    return f"{stem or path}-${{{{ matrix.{name} }}}}{dot}{suffix if dot else ''}"
+
+
+def _check_dataset(
+    dataset: Dataset, node: Node, outputs: Mapping[str, tuple[Draft, Node]], seen: Mapping[str, Address], faults: Faults
+) -> None:
+    place = (node.get("path") or node).place
+    address = dataset.address
+    for path in (dataset.path, *ancestors(dataset.path)):
+        if path in outputs:
+            maker = outputs[path][0].address
+            where = "is also made by" if path == dataset.path else f"lies inside `{path}`, which is made by"
+            detail = f"`{dataset.path}` of {address} {where} {maker}."
+            hint = f"A dataset comes from outside. Remove it and depend on {maker}, or change one of the paths."
+            faults.add("dataset-overlaps-output", place, detail, hint, address=address)
+        if path in seen:
+            detail = f"`{dataset.path}` of {address} is at the place of {seen[path]} (`{path}`)."
+            faults.add("dataset-overlap", place, detail, "Declare the data once.", address=address)
+    for path, (draft, item) in outputs.items():
+        if path.startswith(dataset.path + "/"):
+            detail = f"`{path}` of {draft.address} lies inside the dataset {address} (`{dataset.path}`)."
+            hint = "Write outputs elsewhere: a dataset is only read."
+            faults.add("dataset-overlaps-output", _place(item), detail, hint, address=draft.address)
+    for path, other in seen.items():
+        if path.startswith(dataset.path + "/"):
+            detail = f"`{path}` of {other} lies inside {address} (`{dataset.path}`)."
+            faults.add("dataset-overlap", place, detail, "Declare the data once.", address=address)
+
+
+def _place(item: Node) -> Position:
+    return (item.get("path") or item).place
+
+
+def _declared(address: Address, scopes: Mapping[str, Scope]) -> Node:
+    component, _, rest = address.rpartition("/")
+    scope = scopes[component]
+    return scope.interpolated.get("datasets", rest.partition(".")[2]) or scope.interpolated

@@ -1,0 +1,220 @@
+"""Holds a tree against a model and says in plain words, at the right place, what does not fit.
+
+pydantic finds the faults; every message that a person sees is written here.
+"""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from mlstack.diagnostics import did_you_mean
+from mlstack.spec.expand import Shape, fields_of
+from mlstack.spec.faults import Faults, listed
+from mlstack.spec.node import Node, find, plain
+from mlstack.spec.patch import PATCHED
+from mlstack.spec.quantity import WrongError, found_word
+from mlstack.spec.shape import Strict
+
+M = TypeVar("M", bound=Strict)
+Path = tuple[int | str, ...]
+
+_EXPECTED = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "list_type": "a list",
+}
+_CHOICES = {"_list_or_map": "a list or a map", "_text_or_map": "a text or a map"}
+_BOUNDS = {
+    "greater_than_equal": ("at least", "ge"),
+    "greater_than": ("greater than", "gt"),
+    "less_than_equal": ("at most", "le"),
+    "less_than": ("less than", "lt"),
+}
+_ONLY_AT_TOP = {"compute", "targets", "environments", "profiles", "components", "remote", "registry", "moved", "env"}
+_YES_OR_NO = {"yes": "true", "on": "true", "no": "false", "off": "false", "True": "true", "False": "false"}
+
+
+def validate(node: Node, model: type[M], faults: Faults, *, at: Path = ()) -> tuple[M | None, set[Path]]:
+    """Return the model if `node` fits it, and the paths of what does not. `at` is where `node` hangs, for messages."""
+    try:
+        return model.model_validate(plain(node)), set()
+    except ValidationError as error:
+        bad: set[Path] = set()
+        for each in error.errors(include_url=False, include_input=False):
+            path = tuple(step for step in each["loc"] if not (isinstance(step, str) and step.startswith("<")))
+            bad.add(path)
+            _Fault(node, model, path, at, each["type"], each.get("ctx", {}), faults).explain()
+        return None, bad
+
+
+class _Fault:
+    def __init__(
+        self, root: Node, model: type[Strict], path: Path, at: Path, kind: str, context: dict[str, Any], faults: Faults
+    ) -> None:
+        self.on_key = bool(path) and path[-1] == "[key]"
+        self.path = path[:-1] if self.on_key else path
+        self.node, self.exists = find(root, self.path)
+        self.parent, _ = find(root, self.path[:-1])
+        self.owner, self.field = _field_at(model, self.path)
+        self.where = ".".join(str(step) for step in (*at, *self.path))
+        self.name = str(self.path[-1]) if self.path else ""
+        self.kind = kind
+        self.context = context
+        self.faults = faults
+
+    def explain(self) -> None:
+        if self.kind == "missing":
+            self.missing()
+        elif self.kind == "extra_forbidden":
+            self.unknown()
+        elif self.kind == "value_error":
+            self.value()
+        elif self.kind in _EXPECTED or self.kind == "union_tag_not_found":
+            self.wrong_type()
+        elif self.kind == "literal_error":
+            self.literal()
+        elif self.kind in _BOUNDS:
+            words, bound = _BOUNDS[self.kind]
+            detail = f"`{self.where}` is {self.node.value}; it must be {words} {self.context[bound]}."
+            self.faults.add("invalid-value", self.node.place, detail, self.example())
+        else:
+            found = found_word(self.node.value)
+            detail = f"`{self.where}` cannot be {found}."
+            self.faults.add("invalid-value", self.node.place, detail, self.example())
+
+    def missing(self) -> None:
+        owner = self.where.rpartition(".")[0]
+        subject = f"`{owner}`" if owner else "the file"
+        detail = f"{subject} needs the key `{self.name}`{self.purpose()}."
+        self.faults.add("missing-key", self.parent.key_place, detail, self.example("Add for example"))
+
+    def unknown(self) -> None:
+        owner = self.where.rpartition(".")[0]
+        place = self.node.key_place
+        known = list(fields_of(self.owner)) if self.owner is not None else []
+        patched = PATCHED.get(self.owner) if self.owner is not None else None
+        if patched is not None and self.name in fields_of(patched):
+            detail = f"`{self.name}` is part of what is computed, or names what is served; it is the same in every environment."
+            hint = (
+                f"Change it in the file itself, or for a try in a profile. An environment may change {listed(known)}."
+            )
+            self.faults.add("fixed-by-fingerprint", place, detail, hint)
+            return
+        if not owner and self.name in _ONLY_AT_TOP:
+            detail = f"`{self.name}` is said once for the whole project, not in the file of a component."
+            self.faults.add("unknown-key", place, detail, f"Move `{self.name}` to mlstack.yaml.")
+            return
+        subject = f"`{owner}`" if owner else "the file"
+        near = did_you_mean(self.name, known)
+        detail = f"{subject} has no key `{self.name}`." + (f" {near[0].upper()}{near[1:]}" if near else "")
+        looks_like_path = "/" in self.name or self.name.endswith((".json", ".csv", ".yaml"))
+        if looks_like_path and "path" in known:
+            hint = f"Write {{path: {self.name}, …}}."
+        else:
+            hint = f"Known keys: {listed(known, most=40)}. Keys that begin with `x-` are free."
+        self.faults.add("unknown-key", place, detail, hint)
+
+    def value(self) -> None:
+        error = self.context.get("error")
+        detail, hint = (error.detail, error.hint) if isinstance(error, WrongError) else (str(error), "")
+        place = self.node.key_place if self.on_key else self.node.place
+        code = "invalid-name" if self.on_key or " is not a name" in detail else "invalid-value"
+        self.faults.add(code, place, f"`{self.where}`: {detail}", hint or self.example())
+
+    def wrong_type(self) -> None:
+        if self.kind == "union_tag_not_found":
+            expected = _CHOICES.get(str(self.context.get("discriminator", "")).strip("'()"), "another value")
+        else:
+            expected = _EXPECTED[self.kind]
+        value = self.node.value
+        detail = f"`{self.where}` must be {expected}, not {found_word(value)}."
+        if value is None:
+            detail = f"`{self.where}` must be {expected}; it is empty."
+        wants_text = expected in ("a text", "a text or a map")
+        if wants_text and isinstance(value, (bool, int, float)):
+            hint = f'Quote it: "{self.node.raw}".'
+        elif expected == "true or false" and isinstance(value, str) and value in _YES_OR_NO:
+            hint = f"Write {_YES_OR_NO[value]}: `{value}` is a text in YAML 1.2."
+        elif expected in ("a whole number", "a number") and isinstance(value, str) and _is_number(value):
+            hint = f"Write {value} without quotes."
+        elif value is None:
+            hint = self.example("Write for example") + " Or remove the key."
+        else:
+            hint = self.example()
+        self.faults.add("wrong-type", self.node.place, detail, hint.strip())
+
+    def literal(self) -> None:
+        choices = [choice.strip("'") for choice in str(self.context["expected"]).replace(" or ", ", ").split(", ")]
+        near = did_you_mean(str(self.node.value), choices)
+        detail = f"`{self.where}` cannot be {found_word(self.node.value)}." + (
+            f" {near[0].upper()}{near[1:]}" if near else ""
+        )
+        self.faults.add("invalid-value", self.node.place, detail, f"Possible: {listed(choices)}.")
+
+    def purpose(self) -> str:
+        text = self.field.description if self.field is not None else None
+        return f" ({text.rstrip('.')})" if text else ""
+
+    def example(self, lead: str = "Write for example") -> str:
+        if self.field is None or not self.field.examples:
+            return ""
+        return f"{lead}: {_field_name(self.field, self.path)}: {flow(self.field.examples[0])}"
+
+
+def _field_name(field: FieldInfo, path: Path) -> str:
+    return field.alias or next((str(step) for step in reversed(path) if isinstance(step, str)), "")
+
+
+def _field_at(model: type[Strict], path: Path) -> tuple[type[Strict] | None, FieldInfo | None]:
+    """Return the model that owns the last step of the path, and its field if the step is one."""
+    shape = Shape(model=model)
+    owner: type[Strict] | None = model
+    field: FieldInfo | None = None
+    for number, step in enumerate(path):
+        last = number == len(path) - 1
+        if shape.model is not None and isinstance(step, str):
+            owner, field = shape.model, _field_called(shape.model, step)
+            shape = fields_of(shape.model).get(step, Shape())
+        else:
+            owner = None
+            inner = shape.items if isinstance(step, int) else shape.values
+            shape = inner or Shape()
+            if last and shape.model is not None:
+                field = None
+    return owner, field
+
+
+def _field_called(model: type[BaseModel], key: str) -> FieldInfo | None:
+    for name, info in model.model_fields.items():
+        if (info.alias or name) == key:
+            return info
+    return None
+
+
+def flow(value: Any) -> str:
+    """Return a plain value as YAML on one line, as a person would write it."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {flow(child)}" for key, child in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(flow(child) for child in value) + "]"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        quoted = not value or _is_number(value) or "://" in value or value[0] in "><=*&!%@`{["
+        return f'"{value}"' if quoted else value
+    return str(value)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
