@@ -91,9 +91,7 @@ class DvcResults:
         if remote is None:
             raise MlstackError(not_to_be_had(absent, remote=None))
         say(f"fetching {', '.join(sorted(absent))} from {remote}")
-        detail = fetch_objects(self._settings.top, absent.values())
-        for digest in absent.values():
-            self._objects.forget(digest.md5)
+        detail = fetch_objects(self._settings.top, self._objects, absent.values())
         still = {path: digest for path, digest in absent.items() if not self._objects.has(digest)}
         if still:
             raise MlstackError(not_to_be_had(still, remote=remote, detail=detail))
