@@ -42,18 +42,21 @@ class FolderBackend:
         self._written = 0
 
     def location(self, key: str) -> str:
-        """Return the path of the file that holds `key`."""
-        return os.path.join(self._folder, *_segments(key)) if key else self._folder  # noqa: PTH118 - hot path
+        """Return the path of the file that holds `key`; of the folder itself for ""."""
+        return self._path(key) if key else self._folder
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self._folder, *_segments(key))  # noqa: PTH118 - hot path: pathlib costs ten times as much
 
     def get(self, key: str) -> tuple[bytes, str] | None:
         """Return content and tag, or None when there is no such key."""
-        with _explained(path := self.location(key), writing=False):
+        with _explained(path := self._path(key), writing=False):
             data = _read(path)
         return None if data is None else (data, _tag(data))
 
     def create(self, key: str, data: bytes) -> str | None:
         """Create `key` durably and return its tag; None, with nothing written, when it exists already."""
-        with _explained(path := self.location(key), writing=True), self._content(data) as temporary:
+        with _explained(path := self._path(key), writing=True), self._content(data) as temporary:
             if not self._name(temporary, path):
                 return None
             try:
@@ -81,7 +84,7 @@ class FolderBackend:
 
     def replace(self, key: str, data: bytes, *, tag: str | None) -> str | None:
         """Write `key` durably if its tag is still `tag` (None: whatever it is). None when somebody else was faster."""
-        with _explained(path := self.location(key), writing=True), self._content(data) as temporary, self._mutex():
+        with _explained(path := self._path(key), writing=True), self._content(data) as temporary, self._mutex():
             if tag is not None and not _has_tag(path, tag):
                 return None
             _into_folder(path, lambda: os.replace(temporary, path))  # noqa: PTH105
@@ -93,7 +96,7 @@ class FolderBackend:
 
         Not flushed: a deleted key that a power failure brings back is one that every reader knows to be over.
         """
-        with _explained(path := self.location(key), writing=True), suppress(FileNotFoundError, NotADirectoryError):
+        with _explained(path := self._path(key), writing=True), suppress(FileNotFoundError, NotADirectoryError):
             if tag is None:
                 os.unlink(path)  # noqa: PTH108
             elif os.path.lexists(path):
