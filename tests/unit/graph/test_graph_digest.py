@@ -3,6 +3,7 @@
 import os
 import socket
 from pathlib import Path
+from time import time_ns
 
 import pytest
 
@@ -11,6 +12,7 @@ from mlstack.graph import digest as digest_module
 from mlstack.graph import hash_cache
 from mlstack.graph.digest import Digester, digest_path
 from mlstack.graph.hash_cache import HashCache, is_settled
+from mlstack.graph.sources import FileDigest
 
 
 def codes(root: Path, path: str) -> list[str]:
@@ -106,7 +108,7 @@ def test_what_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise PermissionError(13, "Permission denied", path)
         return real(path, flags)
 
-    monkeypatch.setattr(digest_module.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     assert codes(tmp_path, "data") == ["unreadable-file", "unreadable-file"]
     assert codes(tmp_path, "data/one") == ["unreadable-file"]
 
@@ -120,7 +122,7 @@ def test_a_folder_that_cannot_be_listed_is_said(tmp_path: Path, monkeypatch: pyt
             raise PermissionError(13, "Permission denied", path)
         return real(path)
 
-    monkeypatch.setattr(digest_module.os, "scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert codes(tmp_path, "data") == ["unreadable-file"]
 
 
@@ -184,11 +186,11 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hashing takes place ten seconds after the files were written."""
-    real = digest_module.time_ns
+    real = time_ns
     monkeypatch.setattr(digest_module, "time_ns", lambda: real() + 10_000_000_000)
 
 
-def digest_all(root: Path) -> list[object]:
+def digest_all(root: Path) -> list[FileDigest | None]:
     cache = HashCache(root / ".cache")
     found = [Digester(root, cache=cache).digest(path) for path in ("data", "data/one")]
     cache.save()
