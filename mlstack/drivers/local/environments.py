@@ -6,6 +6,7 @@ by uv itself too, so that a killed mlstack does not let a second uv write into t
 """
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,11 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.local.uv import InstallOrder, install, requirements_have_local_folders
 from mlstack.graph.sources import EnvironmentIdentity
-from mlstack.spec.spec import Python
+from mlstack.spec.spec import Python, Stage
 
 MARKER = "mlstack-environment.json"
 SYSTEM = "system"
+_CALLS_PYTHON = re.compile(r"(^|[\s;&|(])python(\s|$)")
 
 
 class Marker(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,20 +102,30 @@ def environments_folder(variables: Mapping[str, str] | None = None) -> Path:
     return base / "mlstack" / "envs"
 
 
+def check_system_python(stage: Stage) -> Diagnostic | None:
+    """Say when a stage calls the `python` of the PATH and there is none."""
+    if not stage.python.system or not _CALLS_PYTHON.search(stage.cmd) or shutil.which("python") is not None:
+        return None
+    return _no_system_python(stage.address)
+
+
 def _system_python() -> Path:
     found = shutil.which("python")
     if found is None:
-        other = shutil.which("python3")
-        raise MlstackError(
-            Diagnostic(
-                code="no-system-python",
-                summary="There is no `python` on the PATH",
-                detail="The stage says `python: system`."
-                + (f" There is a python3 ({other}), which commands that say `python` do not find." if other else ""),
-                hint="Say python3 in the command, activate the environment that has `python`, or name a lock file.",
-            )
-        )
+        raise MlstackError(_no_system_python(None))
     return Path(found).parent
+
+
+def _no_system_python(address: str | None) -> Diagnostic:
+    other = shutil.which("python3")
+    return Diagnostic(
+        code="no-system-python",
+        summary="There is no `python` on the PATH",
+        detail="It is wanted by `python: system`."
+        + (f" There is {other}, which commands that say `python` do not find." if other else ""),
+        hint="Say python3 in the command, activate the environment that has `python`, or name a lock file.",
+        address=address,
+    )
 
 
 def _lock_file(python: Python, *, root: Path, directory: str) -> Path:
@@ -235,8 +247,6 @@ def _is_version(text: str) -> bool:
 
 
 def _normal(name: str) -> str:
-    import re
-
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -260,6 +270,7 @@ def _unwritable(place: Path, error: OSError) -> Diagnostic:
 
 __all__: list[Any] = [
     "MARKER",
+    "check_system_python",
     "ensure_environment",
     "environments_folder",
     "installed_packages",

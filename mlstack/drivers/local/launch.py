@@ -270,14 +270,13 @@ def read_order() -> Order:
 
 
 def keep_lock(fd: int) -> None:
-    """Hold the lock of the run's folder, taken by whoever started us, until this process ends; write our pid."""
+    """Hold the lock of the run's folder, taken by whoever started us, until this process ends."""
     os.set_inheritable(fd, False)  # noqa: FBT003 - positional only
     try:
         import fcntl
 
         # On local disks we have this lock already; network file systems do not hand it on, so it is taken again.
         fcntl.flock(fd, fcntl.LOCK_EX)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except OSError:
         pass
 

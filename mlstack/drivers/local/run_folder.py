@@ -96,7 +96,13 @@ def take(folder: Path) -> int | None:
                 continue
             os.close(descriptor)
             return None
+        os.ftruncate(descriptor, 0)  # the process of an earlier run
         return descriptor
+
+
+def name_process(descriptor: int, pid: int) -> None:
+    """Write into the lock file who carries out the run."""
+    os.pwrite(descriptor, b"%d\n" % pid, 0)
 
 
 def running_pid(folder: Path) -> int | None:

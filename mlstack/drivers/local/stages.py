@@ -13,14 +13,17 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder, RunResult, Say
 from mlstack.drivers.local.capacity import check_capacity
 from mlstack.drivers.local.checkpoint import hand_over_checkpoint
+from mlstack.drivers.local.environments import check_system_python
 from mlstack.drivers.local.follow_run import RunWatch, ask_to_end, end_what_is_left
 from mlstack.drivers.local.logs import LogTail, tail_of
 from mlstack.drivers.local.machine import Machine, describe_machine
 from mlstack.drivers.local.run_folder import (
+    CANCEL,
     ORDER,
     SavedOrder,
     SavedResult,
     keep_earlier_attempt,
+    name_process,
     read_result,
     running_pid,
     take,
@@ -49,10 +52,11 @@ class LocalStages:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def check(self, stage: Stage, pool: Pool) -> Sequence[Diagnostic]:
-        """Say whether this stage could run here: cores, memory, GPUs, nodes."""
+        """Say whether this stage could run here: cores, memory, GPUs, nodes, and a `python` if it takes any."""
         if self._machine is None:
             self._machine = describe_machine()
-        return check_capacity(stage, pool, self._machine)
+        no_python = check_system_python(stage)
+        return (*check_capacity(stage, pool, self._machine), *([no_python] if no_python else []))
 
     def start(self, order: RunOrder) -> tuple[int, float]:
         """Start the run so that it survives this process; return pid and start time.
@@ -75,6 +79,7 @@ class LocalStages:
             try:
                 mark = self._prepare(order, secrets)
                 child = launch(lock)
+                name_process(lock, child.pid)
             finally:
                 os.close(lock)
         except OSError as error:
@@ -152,7 +157,7 @@ class LocalStages:
         log = tail_of(folder)
         if saved is None:
             end_what_is_left(folder)
-            if was_stopped:
+            if was_stopped or (folder / CANCEL).exists():
                 return RunResult(exit_code=None, cause="cancelled", detail="it was stopped", log_tail=log)
             detail = "it was killed, together with the process around it (SIGKILL, or the machine went down)"
             return RunResult(exit_code=None, cause="error", detail=detail, log_tail=log)
