@@ -144,7 +144,9 @@ def make_work(
 
 
 def read_timeout(duration: str) -> float:
-    """Return the seconds of a `--lock-timeout`."""
+    """Return the seconds of a `--lock-timeout`; zero is not to wait at all."""
+    if duration in ("0", "0s"):
+        return 0.0
     from mlstack.spec.quantity import WrongError, read_duration
 
     try:

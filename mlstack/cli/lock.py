@@ -32,8 +32,8 @@ def lock(
 ) -> int:
     """Pin data sources and Python environments in mlstack.lock.
 
-    Sources that are not pinned yet are fetched. What is pinned stays until it is upgraded by name. Commit the file: with
-    --locked (the default where CI is set) a plan is refused when it is out of date.
+    Sources that are not pinned yet are fetched. What is pinned stays until it is upgraded by name. Commit the file:
+    with --locked (the default where CI is set) a plan is refused when it is out of date.
     """
     from mlstack.cli.carry_out import read_timeout
 
@@ -70,7 +70,8 @@ def _fetch(project: Project, addresses: Sequence[Address]) -> None:
     for address in addresses:
         dataset = project.graph.resources[address]
         assert isinstance(dataset, Dataset)  # noqa: S101 - only datasets have sources
-        results.add_dataset(dataset, say=lambda line, address=address: note(f"{address}: {line}"))
+        note(f"{address}: fetching {dataset.source}")
+        results.add_dataset(dataset, say=note)
     results.flush()
 
 

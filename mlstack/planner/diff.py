@@ -176,7 +176,7 @@ class _Walk:
 
     def _model(self, model: Model) -> Change:
         address = model.address
-        recorded = self.readings.stages.get(model.stage, StageReading()).recorded
+        recorded = self.views[model.stage].reading.recorded
         before = _digest_of(model.out, recorded.digests() if recorded else {})
         after = _digest_of(model.out, self.known)
         made_by = self.changes.get(model.stage)
