@@ -1,0 +1,126 @@
+"""`mlstack predict`: ask an endpoint for a prediction."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from mlstack.cli import options
+from mlstack.cli.addresses import one_address
+from mlstack.cli.console import say, say_json
+from mlstack.cli.project import open_spec
+from mlstack.cli.settings import settings_of
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.drivers.local.endpoint_client import TIMEOUT, load_data
+from mlstack.drivers.local.endpoint_client import predict as ask
+from mlstack.render.human import number
+from mlstack.render.table import Column, render_table
+from mlstack.spec.address import Address, Kind, kind_of, short_name
+from mlstack.spec.spec import Endpoint
+from mlstack.state.environment_folder import backend_for
+from mlstack.state.read import open_reader
+from mlstack.state.state import Record
+
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        "-d",
+        metavar="DATA",
+        help="JSON rows, a whole v2 request, @FILE (.json or .csv with a header), or - for standard input.",
+    ),
+]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=0.1, help="Wait this long for an answer.")]
+
+
+def predict(
+    context: typer.Context,
+    address: options.OptionalAddress = None,
+    data: Data = "-",
+    timeout: Timeout = TIMEOUT,
+) -> int:
+    """Ask an endpoint for a prediction.
+
+    ADDR can be left out when there is one endpoint. Rows are lists of values or objects by column.
+    """
+    settings = settings_of(context)
+    if data == "-" and sys.stdin.isatty():
+        raise typer.BadParameter('give rows, as in --data "[[5.1, 3.5, 1.4, 0.2]]"', param_hint="--data")
+    root, spec = open_spec(settings)
+    reader = open_reader(
+        backend_for(spec.state, root, spec.environment), project=spec.project, environment=spec.environment
+    )
+    state = reader.state()
+    recorded = state.resources if state is not None else {}
+    where = _endpoint(address, [*spec.of(Endpoint), *recorded])
+    record = recorded.get(where)
+    if record is None:
+        raise MlstackError(_not_made(where))
+    url, model = _place(record)
+    answer = ask(url, model, load_data(data, read_input=sys.stdin.read), timeout=timeout)
+    if settings.json:
+        say_json(answer)
+    else:
+        say(_table(answer, settings.out))
+    return ExitCode.OK
+
+
+def _endpoint(word: str | None, known: list[Address]) -> Address:
+    endpoints = [address for address in dict.fromkeys(known) if kind_of(address) is Kind.ENDPOINT]
+    if word is not None:
+        return one_address(word, endpoints)
+    if len(endpoints) == 1:
+        return endpoints[0]
+    raise MlstackError(
+        Diagnostic(
+            code="which-endpoint",
+            summary="Which endpoint is meant?",
+            detail=f"This project has {', '.join(endpoints) or 'no endpoints'}.",
+            hint="Name one of them." if endpoints else "Declare one under `endpoints:` and apply.",
+        )
+    )
+
+
+def _place(record: Record) -> tuple[str, str]:
+    """Return the URL of an endpoint and the name under which its server knows the model."""
+    variants = record.attributes.get("variants")
+    first: dict[str, Any] = next(iter(variants.values()), {}) if isinstance(variants, dict) else {}
+    url, model = record.attributes.get("url"), first.get("model")
+    if not isinstance(url, str) or not isinstance(model, str):
+        raise MlstackError(_not_made(record.address))
+    return url, short_name(Address(model))
+
+
+def _not_made(address: Address) -> Diagnostic:
+    return Diagnostic(
+        code="endpoint-not-made",
+        summary="The endpoint was not made yet",
+        detail=f"Nothing is recorded about {address} in this environment.",
+        command="mlstack apply",
+        address=address,
+    )
+
+
+def _table(answer: dict[str, Any], style: Any) -> str:
+    """Return the outputs as columns, one row a prediction; what has another shape as JSON."""
+    outputs = [out for out in answer.get("outputs", ()) if isinstance(out, dict) and isinstance(out.get("data"), list)]
+    heads: list[str | Column] = []
+    columns: list[list[Any]] = []
+    for out in outputs:
+        shape, values, name = out.get("shape") or [len(out["data"])], out["data"], str(out.get("name", ""))
+        width = 1
+        for size in shape[1:]:
+            width *= size
+        for index in range(width):
+            heads.append(Column(name if width == 1 else f"{name}[{index}]", right=True))
+            columns.append(values[index::width])
+    rows = max((len(column) for column in columns), default=0)
+    if not columns or any(len(column) != rows for column in columns):
+        from mlstack.cli.console import json_text
+
+        return json_text(answer)
+    return render_table(heads, [[_text(column[row]) for column in columns] for row in range(rows)], style=style)
+
+
+def _text(value: Any) -> str:
+    return number(value) if isinstance(value, int | float) else str(value)

@@ -1,0 +1,132 @@
+"""`mlstack show`: one resource as it is written, recorded and found; or a saved plan."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from mlstack.cli.addresses import one_address
+from mlstack.cli.complete import complete_address
+from mlstack.cli.console import report, say, say_json
+from mlstack.cli.plan import show_plan
+from mlstack.cli.project import Planned, Project, make_plan, open_project, warnings_of
+from mlstack.cli.settings import Settings, settings_of
+from mlstack.diagnostics import ExitCode
+from mlstack.graph.change import Change
+from mlstack.planner.plan import Scope
+from mlstack.render.human import age, size
+from mlstack.render.style import Style
+from mlstack.render.table import Column, render_pairs, render_table
+from mlstack.render.values import leaves, show_value
+from mlstack.render.words import action_sentence, because
+from mlstack.spec.address import Address
+from mlstack.state.state import RunRecord
+
+What = Annotated[
+    str, typer.Argument(metavar="ADDR|PLANFILE", help="Address, or a saved plan.", autocompletion=complete_address)
+]
+_LEFT_OUT = frozenset({"address", "type"})
+
+
+def show(
+    context: typer.Context, what: What, full: Annotated[bool, typer.Option("--full", help="All of it.")] = False
+) -> int:
+    """Show one resource: what the file says, what is recorded, what a plan would do, its newest runs.
+
+    With the path of a file that `mlstack plan --out` wrote: that plan.
+    """
+    settings = settings_of(context)
+    path = Path(what) if Path(what).is_absolute() else settings.directory / what
+    if path.is_file():
+        from mlstack.planner.plan_file import load_plan
+
+        show_plan(settings, load_plan(path), full=full)
+        return ExitCode.OK
+    project = open_project(settings)
+    planned = make_plan(project, Scope())
+    recorded = planned.prior.resources if planned.prior is not None else {}
+    address = one_address(what, [*project.graph.resources, *recorded])
+    runs = list(project.reader().runs(address))
+    if settings.json:
+        say_json(_document(project, planned, address, runs))
+        return ExitCode.OK
+    report(settings, [d for d in warnings_of(planned.plan) if d.address == address])
+    say(_text(settings, project, planned, address, runs if full else runs[:5]))
+    return ExitCode.OK
+
+
+def _document(project: Project, planned: Planned, address: Address, runs: list[RunRecord]) -> dict[str, Any]:
+    from mlstack.render.plan_json import change_object
+
+    change = planned.plan.change(address)
+    return {
+        "format_version": "1.0",
+        "address": address,
+        "declared": _declared(project, address),
+        "spec": project.graph.resources.get(address),
+        "recorded": planned.prior.resources.get(address) if planned.prior is not None else None,
+        "result": _result(planned, address),
+        "metrics": planned.readings.metrics.get(address, {}),
+        "change": change_object(change) if change is not None else None,
+        "runs": runs,
+    }
+
+
+def _declared(project: Project, address: Address) -> str | None:
+    position = project.spec.declared.get(address)
+    return str(position) if position is not None else None
+
+
+def _result(planned: Planned, address: Address) -> dict[str, dict[str, Any]]:
+    """Return what DVC's files record: path → hash and size."""
+    stage = planned.readings.stages.get(address)
+    if stage is not None and stage.recorded is not None:
+        return {out.path: {"md5": out.digest.md5, "size": out.digest.size} for out in stage.recorded.outs}
+    dataset = planned.readings.datasets.get(address)
+    if dataset is not None and dataset.recorded is not None:
+        return {"": {"md5": dataset.recorded.md5, "size": dataset.recorded.size}}
+    return {}
+
+
+def _text(settings: Settings, project: Project, planned: Planned, address: Address, runs: list[RunRecord]) -> str:
+    style = settings.out
+    parts = [_head(planned.plan.change(address), address, _declared(project, address), style)]
+    resource = project.graph.resources.get(address)
+    if resource is not None:
+        values = msgspec.to_builtins(resource)
+        pairs = [(n, show_value(v)) for n, v in leaves(values) if n not in _LEFT_OUT and v not in (None, "", [], {})]
+        parts.append(_section("In the file", pairs, style))
+    recorded = planned.prior.resources.get(address) if planned.prior is not None else None
+    if recorded is not None:
+        pairs = [(name, show_value(value)) for name, value in leaves(recorded.attributes)]
+        parts.append(_section(f"Recorded, version {recorded.version}", pairs, style))
+    result = [
+        (path or "version", f"{found['md5']}  {size(found['size'])}")
+        for path, found in _result(planned, address).items()
+    ]
+    parts.append(_section("Result", result, style))
+    metrics = planned.readings.metrics.get(address, {})
+    parts.append(_section("Metrics", [(name, show_value(value)) for name, value in metrics.items()], style))
+    if runs:
+        parts.append(f"{style.paint('Runs', 'strong')}\n{_runs(runs, style)}")
+    return "\n".join(part for part in parts if part)
+
+
+def _head(change: Change | None, address: Address, declared: str | None, style: Style) -> str:
+    lines = [style.paint(address, "strong") + (f"  {style.paint(declared, 'place')}" if declared else "")]
+    if change is not None:
+        lines.append(f"{action_sentence(change)} (because {because(change)})")
+    return "\n".join(lines) + "\n"
+
+
+def _section(title: str, pairs: list[tuple[str, str]], style: Style) -> str:
+    return f"{style.paint(title, 'strong')}\n{render_pairs(pairs, style=style, indent=2)}" if pairs else ""
+
+
+def _runs(runs: list[RunRecord], style: Style) -> str:
+    heads = (Column("FINGERPRINT", keep=True), "STATUS", "BEGUN", "HOST", Column("ATTEMPT", right=True), "DETAIL")
+    rows = [
+        (run.fingerprint[:12], run.status, age(run.claimed_at), run.host, str(run.attempt), run.detail) for run in runs
+    ]
+    return render_table(heads, rows, style=style)
