@@ -49,11 +49,14 @@ class PlaceBuilder:
             each=read_resources(model.each),
         )
 
-    def pool_of(self, written: str | None, node: Node, scope: Scope, *, by: str) -> Address:
-        """Return the pool that a stage or endpoint runs on; the only one if it names none."""
+    def pool_of(self, written: str | None, node: Node, scope: Scope, *, by: str, silent: bool = False) -> Address:
+        """Return the pool that a stage or endpoint runs on; the only one if it names none.
+
+        With `silent`, naming none is no fault: what was named could not be read.
+        """
         at = node.get("compute")
         if written is None or at is None:
-            if len(self.names) != 1 and LOCAL not in self.names:
+            if len(self.names) != 1 and LOCAL not in self.names and not silent:
                 detail = f"{by} does not say where it runs, and there are {len(self.names)} pools."
                 self.faults.add(
                     "no-pool", node.key_place, detail, f"Write `compute:` with one of {listed(self.names)}."

@@ -27,12 +27,12 @@ def build_dataset(name: str, model: DatasetModel, scope: Scope, faults: Faults) 
     if node is None:
         return None
     at = (node.get("path") or node).place
-    path = normalise(model.path, directory=scope.directory, place=at, faults=faults, what="a dataset")
-    if path is None or not check_made(path, place=at, faults=faults, what="a dataset"):
-        return None
     source = node.get("source")
     if model.source is not None and source is not None:
         check_url(model.source, source.place, faults, schemes=_SOURCES)
+    path = normalise(model.path, directory=scope.directory, place=at, faults=faults, what="a dataset")
+    if path is None or not check_made(path, place=at, faults=faults, what="a dataset"):
+        return None
     return Dataset(
         address=scope.address(Kind.DATASET, name),
         path=path,

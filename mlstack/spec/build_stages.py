@@ -17,7 +17,7 @@ from mlstack.spec.sources import Sources
 from mlstack.spec.spec import Checkpoint, Dataset, Dep, Param, RetryRule, Stage, Timeout
 
 _FILE_ENDINGS = frozenset(
-    ["py", "yaml", "yml", "json", "toml", "csv", "tsv", "txt", "md", "sh", "ipynb", "parquet", "pkl", "joblib", "r", "R", "sql", "cfg", "ini", "xml", "zip", "gz", "tar", "lock", "rst", "html"]
+    ("py", "yaml", "yml", "json", "toml", "csv", "tsv", "txt", "md", "sh", "ipynb", "parquet", "pkl", "joblib", "sql")
 )
 CAUSES: tuple[str, ...] = get_args(RetryRule.__annotations__["cause"])
 
@@ -59,14 +59,15 @@ class StageBuilder:
         """Return the stage; faults are collected and what has them is left out."""
         model, scope, node = draft.model, draft.scope, draft.node
         env, secrets = read_env(model.env, node.get("env"), self.faults)
-        if not draft.made and not model.always and not _names_outputs(model):
+        broken = scope.is_broken(Kind.STAGE, draft.name)
+        if not draft.made and not model.always and not _names_outputs(model) and not broken:
             detail = f"`{draft.address}` has no outs, metrics or plots, so nothing shows whether it must run."
             hint = "List what it makes under `outs:`, or write `always: true` if it is to run with every apply."
             self.faults.add("no-outs", node.key_place, detail, hint, address=draft.address)
         return Stage(
             address=draft.address,
             cmd=model.cmd.strip(),
-            pool=self.places.pool_of(model.compute, node, scope, by=f"`{draft.address}`"),
+            pool=self.places.pool_of(model.compute, node, scope, by=f"`{draft.address}`", silent=broken),
             directory=scope.directory,
             deps=self.deps(draft),
             params=self.params(draft),

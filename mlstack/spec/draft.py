@@ -44,6 +44,8 @@ def draft_stages(scope: Scope, interpolator: Interpolator, faults: Faults) -> li
     found = []
     models = (scope.model.stages if scope.model is not None else None) or {}
     for name, model in models.items():
+        if model.matrix is not None and scope.is_broken(Kind.STAGE, name):
+            continue  # its first instance has faults, which were reported
         if model.matrix is None:
             node = scope.interpolated.get("stages", name)
             if node is not None:
@@ -78,7 +80,9 @@ def _instances(scope: Scope, name: str, interpolator: Interpolator, faults: Faul
     for combination in matrix_of(scope, name, interpolator, faults):
         node = instantiate(scope, written, combination, interpolator)
         model, _ = validate(node, StageModel, faults, at=("stages", name))
-        if model is not None:
+        if model is None:
+            scope.broken.add((Kind.STAGE.value, name))
+        else:
             found.append(_draft(scope, name, node, model, combination, faults))
     return found
 

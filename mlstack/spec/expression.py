@@ -1,7 +1,7 @@
 """One `${{ … }}`: Jinja2 in its immutable sandbox, cut down to what cannot hang, eat memory or reach anything.
 
-Allowed are literals, names, attributes, arithmetic, comparison, conditions and a few filters. Functions, methods, powers
-and repetition are not, so that the cost of an expression is bounded by its length; results are bounded as well.
+Allowed are literals, names, attributes, arithmetic, comparison, conditions and a few filters. Functions, methods,
+powers and repetition are not, so that the cost of an expression is bounded by its length; results are bounded as well.
 """
 
 import json
@@ -166,7 +166,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, StrictUndefined):
         str(value)  # raises, saying which name it is
     if isinstance(value, (int, float)):
-        raise ValueError("the number is out of range")
+        raise OverflowError("the number is out of range")
     raise TypeError("the result is not a text, a number, a list or a map")
 
 
@@ -215,7 +215,7 @@ def _replace(text: Any, old: str, new: str) -> str:
     text = str(text)
     if len(text) + text.count(old) * len(new) > LONGEST_RESULT:
         raise ValueError("the text gets too long")
-    return text.replace(old, new)
+    return str(text.replace(old, new))
 
 
 def _join(items: Any, separator: str = "") -> str:

@@ -23,7 +23,8 @@ def combinations(matrix: Node, *, stage: str, faults: Faults) -> list[Combinatio
         detail = f"the matrix of stages.{stage} has no values."
         faults.add("matrix", matrix.key_place, detail, "Write for example: matrix: {depth: [4, 6]}")
         return []
-    if not all(_check_axis(name, node, stage, faults) for name, node in axes.items()):
+    sound = [_check_axis(name, node, stage, faults) for name, node in axes.items()]  # all of them, for all faults
+    if not all(sound):
         return []
     names = sorted(axes)
     count = 1

@@ -1,33 +1,25 @@
 """The way of a file: read, expand, lay over, fill in, validate, build, check. Every fault is collected on the way."""
 
-import posixpath
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from mlstack import __version__
-from mlstack.diagnostics import Diagnostic, MlstackError, Position, did_you_mean
-from mlstack.spec.address import NAME, Kind
+from mlstack.diagnostics import MlstackError
 from mlstack.spec.assemble import assemble
 from mlstack.spec.choose import choose_environment, choose_profile
-from mlstack.spec.draft import instantiate, matrix_of
 from mlstack.spec.expand import expand
 from mlstack.spec.faults import Faults
-from mlstack.spec.file import ComponentFile, EnvironmentModel, File, ProfileModel
+from mlstack.spec.file import ComponentFile, File
+from mlstack.spec.fill import AS_WRITTEN, FORMAT_VERSION, Filler
 from mlstack.spec.git_facts import read_git_facts
 from mlstack.spec.interpolate import OPENING, Interpolator
 from mlstack.spec.load_params import load_params, override
-from mlstack.spec.node import Node, planted, scalars
+from mlstack.spec.node import Node, scalars
 from mlstack.spec.overlay import overlay
 from mlstack.spec.paths import normalise
-from mlstack.spec.scope import SECTIONS, Scope
+from mlstack.spec.scope import Scope
 from mlstack.spec.sources import Sources
 from mlstack.spec.spec import Spec
-from mlstack.spec.validate import Path as Keys
-from mlstack.spec.validate import validate
-
-FORMAT_VERSION = 1
-_AS_WRITTEN = ("version", "project", "required_version", "env", "components", "moved")
-_NAMED = (*SECTIONS, "components", "environments", "profiles", "targets")
 
 
 def parse(
@@ -82,16 +74,16 @@ class _Parse:
         self._refuse_early_expressions()
         scopes = self._scopes()
         self._load_params(scopes, overrides)
-        patched = [each for each in (self.profile, self.patch) if each is not None and each.map]
-        if patched:
+        filler = Filler(self.interpolator, self.faults)
+        if any(each is not None and each.map for each in (self.profile, self.patch)):
             for scope in scopes.values():
-                self._validate(scope)  # also what a patch hides: every fault of the file in one go
+                filler.fill(scope)  # also what a patch hides: every fault of the file in one go
         if self.profile is not None:
             overlay(self.profile, scopes, self.faults, is_profile=True)
         if self.patch is not None:
             overlay(self.patch, scopes, self.faults, is_profile=False)
         for scope in scopes.values():
-            self._validate(scope)
+            filler.fill(scope)
         spec = assemble(
             scopes,
             self.sources,
@@ -151,63 +143,9 @@ class _Parse:
             load_params(scope, given, [patch] if patch is not None else [], self.interpolator, self.sources)
         override(scopes, overrides, self.faults)
 
-    # ------------------------------------------------------------------------------------------------- validation
-
-    def _validate(self, scope: Scope) -> None:
-        """Fill in the values, hold the tree against the model, and keep what is sound of it."""
-        model: type[File | ComponentFile] = ComponentFile if scope.name else File
-        scope.interpolated = expand(self._filled(scope), model)
-        scope.model, bad = validate(scope.interpolated, model, self.faults)
-        scope.broken = {tuple(map(str, path[:2] if path and path[0] in _NAMED else path[:1])) for path in bad}
-        if scope.model is None:
-            sound = _without(scope.interpolated, scope.broken)
-            scope.interpolated = sound
-            scope.model, _ = validate(sound, model, Faults())
-
-    def _filled(self, scope: Scope) -> Node:
-        params = scope.params.values
-        filled: dict[str, Node] = {}
-        for key, node in scope.node.map.items():
-            if key in _AS_WRITTEN or key == "params":
-                filled[key] = node
-            elif key == "stages":
-                filled[key] = node.with_value(self._stages(scope, node)) if node.map else node
-            elif key in ("environments", "profiles"):
-                filled[key] = self._patches(scope, node)
-            else:
-                filled[key] = self.interpolator.tree(node, params=params)
-        return scope.node.with_value(filled)
-
-    def _stages(self, scope: Scope, section: Node) -> dict[str, Node]:
-        filled = {}
-        for name, node in section.map.items():
-            if node.get("matrix") is None:
-                filled[name] = self.interpolator.tree(node, params=scope.params.values)
-                continue
-            found = matrix_of(scope, name, self.interpolator, self.faults)
-            if found:
-                filled[name] = instantiate(scope, node, found[0], self.interpolator)
-            else:
-                filled[name] = node.without("matrix") if (node.get("matrix", "include") is None) else node
-        return filled
-
-    def _patches(self, scope: Scope, section: Node) -> Node:
-        """Fill in patches; those of matrix stages are filled in for each instance, once they are laid over it."""
-        filled = {}
-        for name, patch in section.map.items():
-            children = {}
-            for key, node in patch.map.items():
-                children[key] = (
-                    node
-                    if key in ("stages", "params", "components")
-                    else self.interpolator.tree(node, params=scope.params.values)
-                )
-            filled[name] = patch.with_value(children) if isinstance(patch.value, dict) else patch
-        return section.with_value(filled) if isinstance(section.value, dict) else section
-
     def _refuse_early_expressions(self) -> None:
         """Some values are needed before there is anything to put in."""
-        for key in _AS_WRITTEN:
+        for key in AS_WRITTEN:
             node = self.written.get(key)
             nodes: Iterable[Node] = scalars(node) if node is not None else ()
             if key == "components" and node is not None:
@@ -218,26 +156,10 @@ class _Parse:
                     self.faults.add("expression-forbidden", leaf.place, detail, "Write the value itself.")
 
 
-def _without(node: Node, broken: set[tuple[str, ...]]) -> Node:
-    """Return the tree without what is broken; what every file needs is put in, so that the rest can be checked."""
-    entries = dict(node.map)
-    for path in broken:
-        section = entries.get(path[0]) if path else None
-        if section is not None and len(path) > 1:
-            entries[path[0]] = section.without(path[1])
-    for path in broken:
-        if len(path) == 1:
-            entries.pop(path[0], None)
-    if ("version",) in broken or ("project",) in broken:
-        entries["version"] = planted(FORMAT_VERSION, node.mark)
-        entries.setdefault("project", planted("unnamed", node.mark))
-    return node.with_value(entries)
-
-
 def _check_versions(top: Node, faults: Faults) -> None:
     """Another version explains every other fault, so it is reported alone."""
     version = top.get("version")
-    if (version is not None and version.value != FORMAT_VERSION) or (version is not None and version.value is True):
+    if version is not None and (version.value != FORMAT_VERSION or version.value is True):
         newer = isinstance(version.value, int) and version.value > FORMAT_VERSION
         detail = (
             f"`version: {version.raw}` is not known to mlstack {__version__}, which reads version {FORMAT_VERSION}."
@@ -269,15 +191,3 @@ def _check_versions(top: Node, faults: Faults) -> None:
 
 
 _UPGRADE = "pip install --upgrade mlstack"
-__all__ = [
-    "NAME",
-    "Diagnostic",
-    "EnvironmentModel",
-    "Keys",
-    "Kind",
-    "Position",
-    "ProfileModel",
-    "did_you_mean",
-    "parse",
-    "posixpath",
-]

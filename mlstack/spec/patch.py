@@ -6,6 +6,7 @@ An environment's patch lacks what is in a fingerprint, so that every environment
 import types
 from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_hints
 
+from annotated_types import BaseMetadata
 from pydantic import Field, create_model
 
 from mlstack.spec.shape import Strict
@@ -37,7 +38,9 @@ def patch_model(
         marked = isinstance(info.json_schema_extra, dict) and "x-mlstack-fingerprint" in info.json_schema_extra
         if name in never or (marked and not fingerprint and name not in also):
             continue
+        bounds = [each for each in info.metadata if isinstance(each, BaseMetadata)]  # `ge` and the like
         annotation = _patched(hints[name], prefix, fingerprint=fingerprint)
+        annotation = Annotated[(annotation, *bounds)] if bounds else annotation
         default = Field(
             None,
             alias=info.alias,

@@ -72,8 +72,9 @@ class Index:
         return scope if reference.component is None else self.scopes.get(reference.component)
 
     def resolve(self, reference: Reference, scope: Scope, *, place: Position, by: str) -> list[Address]:
-        """Return the addresses that are meant: one, or all instances of a matrix stage. Empty with a fault, or if
-        what is meant has faults of its own.
+        """Return the addresses that are meant: one, or all instances of a matrix stage.
+
+        Empty with a fault, or if what is meant has faults of its own.
         """
         home = self.home(scope, reference)
         kind, name = reference.kind, reference.name
@@ -84,7 +85,7 @@ class Index:
             self.faults.add("unknown-reference", place, detail, f"Components: {known}.")
             return []
         if name not in home.names(kind):
-            self._unknown(reference, scope, home, place, by)
+            self._unknown(reference, home, place, by)
             return []
         if home.is_broken(kind, name):
             return []
@@ -108,7 +109,7 @@ class Index:
             return []
         return [home.address(kind, name, reference.instance)]
 
-    def _unknown(self, reference: Reference, scope: Scope, home: Scope, place: Position, by: str) -> None:
+    def _unknown(self, reference: Reference, home: Scope, place: Position, by: str) -> None:
         kind, name = reference.kind, reference.name
         written = make_address(kind, name, component=home.name)
         detail = f"{by} refers to `{written}`, which does not exist."

@@ -73,7 +73,8 @@ class Short:
         if not isinstance(value, self.of) or (isinstance(value, bool) and self.of is not bool):
             return node
         if self.word is not None:
-            return node.with_value({self.word: node.with_value(True)}) if value == self.word else node
+            meant = value == self.word
+            return node.with_value({self.word: node.with_value(meant)}) if meant else node
         if not self.keys:
             return node.with_value([node.with_key(None)])
         return node.with_value(dict.fromkeys(self.keys, node))

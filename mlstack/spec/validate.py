@@ -37,6 +37,8 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
+_SHORT = {str: "a text", int: "a whole number"}
+_TAGS = frozenset({"<list>", "<map>", "<text>", "<value>"})
 _ONLY_AT_TOP = {"compute", "targets", "environments", "profiles", "components", "remote", "registry", "moved", "env"}
 _YES_OR_NO = {"yes": "true", "on": "true", "no": "false", "off": "false", "True": "true", "False": "false"}
 
@@ -48,28 +50,30 @@ def validate(node: Node, model: type[M], faults: Faults, *, at: Path = ()) -> tu
     except ValidationError as error:
         bad: set[Path] = set()
         for each in error.errors(include_url=False, include_input=False):
-            path = tuple(step for step in each["loc"] if not (isinstance(step, str) and step.startswith("<")))
+            path = tuple(step for step in each["loc"] if step not in _TAGS)
             bad.add(path)
-            _Fault(node, model, path, at, each["type"], each.get("ctx", {}), faults).explain()
+            _Fault(node, model, path, at, faults).explain(each["type"], each.get("ctx", {}))
         return None, bad
 
 
 class _Fault:
-    def __init__(
-        self, root: Node, model: type[Strict], path: Path, at: Path, kind: str, context: dict[str, Any], faults: Faults
-    ) -> None:
+    def __init__(self, root: Node, model: type[Strict], path: Path, at: Path, faults: Faults) -> None:
         self.on_key = bool(path) and path[-1] == "[key]"
         self.path = path[:-1] if self.on_key else path
         self.node, self.exists = find(root, self.path)
         self.parent, _ = find(root, self.path[:-1])
-        self.owner, self.field = _field_at(model, self.path)
+        self.owner, self.field, self.shape = _field_at(model, self.path)
         self.where = ".".join(str(step) for step in (*at, *self.path))
         self.name = str(self.path[-1]) if self.path else ""
-        self.kind = kind
-        self.context = context
         self.faults = faults
+        self.kind = ""
+        self.context: dict[str, Any] = {}
 
-    def explain(self) -> None:
+    def explain(self, kind: str, context: dict[str, Any]) -> None:
+        """Collect the fault that pydantic calls `kind`."""
+        self.kind, self.context = kind, context
+        if isinstance(self.node.value, str) and "${{" in self.node.value and kind not in ("missing", "extra_forbidden"):
+            return  # the expression failed, and that was reported
         if self.kind == "missing":
             self.missing()
         elif self.kind == "extra_forbidden":
@@ -101,7 +105,7 @@ class _Fault:
         known = list(fields_of(self.owner)) if self.owner is not None else []
         patched = PATCHED.get(self.owner) if self.owner is not None else None
         if patched is not None and self.name in fields_of(patched):
-            detail = f"`{self.name}` is part of what is computed, or names what is served; it is the same in every environment."
+            detail = f"`{self.name}` is part of what is computed or served; it is the same in every environment."
             hint = (
                 f"Change it in the file itself, or for a try in a profile. An environment may change {listed(known)}."
             )
@@ -133,11 +137,13 @@ class _Fault:
             expected = _CHOICES.get(str(self.context.get("discriminator", "")).strip("'()"), "another value")
         else:
             expected = _EXPECTED[self.kind]
+            if self.shape.short is not None:
+                expected = f"{_SHORT[self.shape.short.of]} or {expected}"
         value = self.node.value
         detail = f"`{self.where}` must be {expected}, not {found_word(value)}."
         if value is None:
             detail = f"`{self.where}` must be {expected}; it is empty."
-        wants_text = expected in ("a text", "a text or a map")
+        wants_text = expected.startswith("a text")
         if wants_text and isinstance(value, (bool, int, float)):
             hint = f'Quote it: "{self.node.raw}".'
         elif expected == "true or false" and isinstance(value, str) and value in _YES_OR_NO:
@@ -172,8 +178,8 @@ def _field_name(field: FieldInfo, path: Path) -> str:
     return field.alias or next((str(step) for step in reversed(path) if isinstance(step, str)), "")
 
 
-def _field_at(model: type[Strict], path: Path) -> tuple[type[Strict] | None, FieldInfo | None]:
-    """Return the model that owns the last step of the path, and its field if the step is one."""
+def _field_at(model: type[Strict], path: Path) -> tuple[type[Strict] | None, FieldInfo | None, Shape]:
+    """Return the model that owns the last step of the path, its field if the step is one, and its shape."""
     shape = Shape(model=model)
     owner: type[Strict] | None = model
     field: FieldInfo | None = None
@@ -188,7 +194,7 @@ def _field_at(model: type[Strict], path: Path) -> tuple[type[Strict] | None, Fie
             shape = inner or Shape()
             if last and shape.model is not None:
                 field = None
-    return owner, field
+    return owner, field, shape
 
 
 def _field_called(model: type[BaseModel], key: str) -> FieldInfo | None:
