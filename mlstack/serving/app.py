@@ -104,7 +104,7 @@ class ModelService:
             outputs = model.answer(tensors, wanted=wanted, parameters=parameters)
         except RequestError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # user code may do anything, even ask to exit
             log.exception("the model failed to answer")
             raise RequestError(f"The model failed to answer: {first_line(error)}", status=500) from error
         answer: dict[str, Any] = {"model_name": self.name, "model_version": self.version, "outputs": outputs}

@@ -21,20 +21,16 @@ from typing import Any
 
 PACKAGE = "mlstack_serving"
 HERE = Path(__file__).resolve().parent
-# Imported by name at run time by uvicorn and anyio: they have to be there before their packages are hidden.
-PRELOADED = (
-    "uvicorn.protocols.http.h11_impl",
-    "uvicorn.loops.asyncio",
-    "uvicorn.lifespan.off",
-    "anyio._backends._asyncio",
-)
+# Imported by name at run time, so it has to be there before its package is hidden. (What uvicorn imports that way is
+# imported when the server is made.)
+PRELOADED = ("anyio._backends._asyncio",)
 
 
-def load_server(overlay: Path | None) -> tuple[Any, Any, Any]:
+def load_server(settings_file: Path, overlay: Path | None) -> tuple[Any, Any]:
     """Import the server as `mlstack_serving`, its packages from `overlay` (None: from the path as it is).
 
-    Returns its modules `run`, `settings` and `log_output`. Nothing of the folder of this file gets onto the path, so
-    that a module `app` or `models` of the user's stays the user's.
+    Returns its module `run` and the prepared server. Nothing of the folder of this file gets onto the path, so that a
+    module `app` or `models` of the user's stays the user's.
     """
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != HERE]
     spec = importlib.util.spec_from_file_location(PACKAGE, HERE / "__init__.py", submodule_search_locations=[str(HERE)])
@@ -44,15 +40,13 @@ def load_server(overlay: Path | None) -> tuple[Any, Any, Any]:
     sys.modules[PACKAGE] = package
     spec.loader.exec_module(package)
     if overlay is None:
-        return _import_server()
+        return _prepare(settings_file)
     names = {entry.stem if entry.suffix == ".py" else entry.name for entry in overlay.iterdir()}
     users = _take_out(names)
     path, standard = list(sys.path), _standard_library()
     try:
         sys.path[:] = [str(overlay), *(entry for entry in sys.path if entry in standard)]
-        found = _import_server()
-        for name in PRELOADED:
-            importlib.import_module(name)
+        found = _prepare(settings_file)
     finally:
         sys.path[:] = path
     _take_out(names)
@@ -61,11 +55,11 @@ def load_server(overlay: Path | None) -> tuple[Any, Any, Any]:
     return found
 
 
-def _import_server() -> tuple[Any, Any, Any]:
-    run, settings, log_output = (
-        importlib.import_module(f"{PACKAGE}.{name}") for name in ("run", "settings", "log_output")
-    )
-    return run, settings, log_output
+def _prepare(settings_file: Path) -> tuple[Any, Any]:
+    run = importlib.import_module(f"{PACKAGE}.run")
+    for name in PRELOADED:
+        importlib.import_module(name)
+    return run, run.prepare(settings_file)
 
 
 def _take_out(names: set[str]) -> dict[str, Any]:
@@ -107,17 +101,14 @@ def main(arguments: list[str]) -> int:
     if "--foreground" not in arguments:
         detach(folder)
     faulthandler.enable()
-    run, settings_module, log_output = load_server(Path(overlay) if overlay else None)
-    settings = settings_module.load_settings(settings_file)
-    log_output.mask_output(os.environ.get(name, "") for name in settings.secrets)
+    run, server = load_server(settings_file, Path(overlay) if overlay else None)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    if settings.model.code_paths:
-        sys.path[:0] = [str(entry) for entry in settings.model.code_paths]
+    sys.path[:0] = [str(entry) for entry in server.settings.model.code_paths]
     # Relative paths mean the server's own folder: a model that reads the working tree would change without a plan.
     os.chdir(folder)
     serve: Callable[[Any], tuple[int, bool]] = run.serve
-    code, clean = serve(settings)
+    code, clean = serve(server)
     logging.shutdown()
     if not clean:
         sys.stdout.flush()

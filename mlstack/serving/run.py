@@ -21,9 +21,9 @@ import uvicorn
 from .app import ModelService, build_app
 from .faults import StartError, first_line
 from .handover import Predecessor, offer
-from .log_output import rotate_log
+from .log_output import mask_output, rotate_log
 from .models import ServedModel, load_model
-from .settings import ServerSettings
+from .settings import ServerSettings, load_settings
 
 KEEP_ALIVE = 5
 STOP_LINGER = 0.2
@@ -218,27 +218,31 @@ def write_whole(path: Path, content: dict[str, Any]) -> None:
     part.replace(path)
 
 
-def serve(settings: ServerSettings) -> tuple[int, bool]:
+def prepare(settings_file: Path) -> ModelServer:
+    """Read the settings and make the server, with all imports that it will ever need of its own packages.
+
+    Raises:
+        StartError: "settings".
+    """
+    settings = load_settings(settings_file)
+    mask_output(os.environ.get(name, "") for name in settings.secrets)
+    return ModelServer(settings)
+
+
+def serve(server: ModelServer) -> tuple[int, bool]:
     """Run the server to its end; return the exit code, and whether no thread is left that could hold the process up.
 
     A start that failed is told in `failed.json` (code and sentence) and, with its traceback, in the log.
     """
-    server: ModelServer | None = None
-
-    async def main() -> None:
-        nonlocal server
-        server = ModelServer(settings)
-        await server.run()
-
     failure: dict[str, str] | None = None
     try:
-        asyncio.run(main())
+        asyncio.run(server.run())
     except StartError as fault:
         failure = {"code": fault.code, "sentence": fault.sentence}
         log.error("%s", fault.sentence)  # noqa: TRY400  (the sentence says it all)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # user code may do anything, even ask to exit
         failure = {"code": "model-load", "sentence": f"The model does not load: {first_line(error)}."}
         log.exception("the model does not load")
     if failure is not None:
-        write_whole(settings.folder / "failed.json", failure)
-    return (0 if failure is None else 3), server is not None and server.clean
+        write_whole(server.settings.folder / "failed.json", failure)
+    return (0 if failure is None else 3), server.clean

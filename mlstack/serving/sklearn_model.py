@@ -64,6 +64,8 @@ class SklearnModel:
     """A fitted estimator or pipeline."""
 
     platform = "sklearn"
+    allow_missing = True
+    """Whether NaN is accepted depends on every step of a pipeline: only the model itself can tell."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -72,7 +74,6 @@ class SklearnModel:
         names = getattr(model, "feature_names_in_", None)
         self.names: list[str] | None = None if names is None else [str(name) for name in names]
         self.features: int | None = _whole(getattr(model, "n_features_in_", None))
-        self.allow_missing = _allows_nan(model)
 
     def inputs(self) -> list[dict[str, Any]]:
         """One tensor per feature for a model with feature names, else one of all features."""
@@ -105,7 +106,14 @@ class SklearnModel:
         with warnings.catch_warnings():
             # An array given to a model that was fitted with names: the server has put the columns in order itself.
             warnings.filterwarnings("ignore", message="X does not have valid feature names")
-            return [encode_tensor(method, getattr(self.model, method)(rows)) for method in methods]
+            try:
+                found = [(method, getattr(self.model, method)(rows)) for method in methods]
+            except ValueError as error:
+                if any(None in tensor.data for tensor in tensors) and "NaN" in str(error):
+                    sentence = "The inputs have missing values (null), which this model does not accept."
+                    raise RequestError(sentence) from error
+                raise
+        return [encode_tensor(method, value) for method, value in found]
 
     def _methods(self, wanted: Sequence[str], parameters: Mapping[str, Any]) -> list[str]:
         asked = list(wanted)
@@ -161,19 +169,6 @@ def _frame(values: Any, names: list[str]) -> Any:
         kind = object if any(column.dtype == object for column in values.values()) else None
         return np.column_stack([values[name] if kind is None else values[name].astype(kind) for name in names])
     return pd.DataFrame(values, columns=names)
-
-
-def _allows_nan(model: Any) -> bool:
-    """Whether the model says that it takes NaN (scikit-learn's estimator tags; from 1.6 on `get_tags`)."""
-    try:
-        from sklearn.utils import get_tags
-    except ImportError:
-        tags: dict[str, Any] = getattr(model, "_get_tags", dict)()
-        return bool(tags.get("allow_nan", False))
-    try:
-        return bool(get_tags(model).input_tags.allow_nan)
-    except (AttributeError, TypeError, ValueError, NotImplementedError):  # not an estimator of this version
-        return False
 
 
 def _whole(value: Any) -> int | None:

@@ -70,7 +70,7 @@ def build_request(payload: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
         if any(row.keys() != rows[0].keys() for row in rows):
             raise MlstackError(_bad_data("The rows do not all have the same columns."))
         # A table often holds more than the model's features (the label); what it does not name is left out.
-        kept = names if set(names) <= rows[0].keys() else [str(name) for name in rows[0]]
+        kept = names if names and set(names) <= rows[0].keys() else [str(name) for name in rows[0]]
         columns = {name: [row[name] for row in rows] for name in kept}
         if is_columns or not described:
             return {"inputs": [_tensor(name, values, [len(rows)]) for name, values in columns.items()]}

@@ -1,0 +1,143 @@
+"""Replacing a server loses no request; ending one answers what is in flight."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlstack.drivers.local.endpoint_process import birth_of, wait_until
+from mlstack.graph.change import Action
+
+if TYPE_CHECKING:
+    from tests.unit.serving.conftest import Project
+
+Ask = Callable[..., tuple[int, Any]]
+ROW = json.dumps({"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}]})
+INFER = "/v2/models/wine/infer"
+
+SLOW = """
+import pathlib, time
+class Wine:
+    thread_safe = True
+    def load(self, path):
+        self.text = open(path).read()
+    def predict(self, inputs):
+        pathlib.Path("began").touch()
+        time.sleep(1.0)
+        return [self.text]
+"""
+
+
+class Client(threading.Thread):
+    """Asks again and again, on one connection as long as the server keeps it, or on a new one each time."""
+
+    def __init__(self, place: str, *, keep_alive: bool) -> None:
+        super().__init__()
+        self.place = place
+        self.keep_alive = keep_alive
+        self.ended = threading.Event()
+        self.answers: list[str] = []
+        self.faults: list[str] = []
+
+    def run(self) -> None:
+        connection = HTTPConnection(self.place, timeout=20)
+        while not self.ended.is_set():
+            try:
+                connection.request("POST", INFER, body=ROW)
+                response = connection.getresponse()
+                body = response.read()
+                if response.status != 200:
+                    self.faults.append(f"{response.status} {body!r}")
+                else:
+                    self.answers.append(json.loads(body)["outputs"][0]["data"][0])
+            except (OSError, HTTPException) as error:
+                self.faults.append(repr(error))
+                connection.close()
+            if not self.keep_alive:
+                connection.close()
+        connection.close()
+
+
+def test_replacement_under_load_loses_no_request(project: "Project") -> None:
+    record = project.apply(action=Action.CREATE)
+    place = record.attributes["url"].removeprefix("http://")
+    clients = [Client(place, keep_alive=index % 2 == 0) for index in range(6)]
+    for client in clients:
+        client.start()
+    try:
+        for text in (b"two", b"three"):
+            project.put(text)
+            record = project.apply(record)
+            assert record.attributes["url"] == f"http://{place}"
+            seen = len(clients[0].answers)
+            assert wait_until(lambda seen=seen: len(clients[0].answers) > seen + 5, seconds=10)  # type: ignore[misc]
+    finally:
+        for client in clients:
+            client.ended.set()
+        for client in clients:
+            client.join()
+    faults = [fault for client in clients for fault in client.faults]
+    assert faults == []
+    for client in clients:
+        in_order = list(dict.fromkeys(client.answers))
+        assert in_order == ["one", "two", "three"], "an answer of an old model came after one of the new"
+        assert len(client.answers) > 50
+    assert project.servers() == [record.attributes["pid"]]
+
+
+def test_request_in_flight_is_answered_by_the_old_model(project: "Project") -> None:
+    project.write_code(SLOW)
+    record = project.apply(action=Action.CREATE)
+    answers: list[Any] = []
+    asking = _ask_in_background(project, record.attributes, answers)
+    project.put(b"two")
+    after = project.apply(record)
+    asking.join()
+    assert answers == [(200, "one")]
+    assert project.servers() == [after.attributes["pid"]]
+
+
+def test_sigterm_answers_what_is_in_flight_and_takes_no_more(project: "Project", ask: Ask) -> None:
+    project.write_code(SLOW)
+    record = project.apply(action=Action.CREATE)
+    answers: list[Any] = []
+    asking = _ask_in_background(project, record.attributes, answers)
+    pid = record.attributes["pid"]
+    os.kill(pid, signal.SIGTERM)
+    time.sleep(0.1)
+    with pytest.raises(ConnectionError):
+        ask(record.attributes["url"], "/v2/health/live")
+    asking.join()
+    assert answers == [(200, "one")]
+    assert wait_until(lambda: birth_of(pid) is None, seconds=5)
+
+
+def test_idle_connection_does_not_hold_up_the_end(project: "Project") -> None:
+    record = project.apply(action=Action.CREATE)
+    connection = HTTPConnection(record.attributes["url"].removeprefix("http://"), timeout=5)
+    connection.request("GET", "/v2/health/live")
+    connection.getresponse().read()
+    began = time.monotonic()
+    project.delete(record)
+    assert time.monotonic() - began < 4
+    connection.close()
+
+
+def _ask_in_background(project: "Project", known: dict[str, Any], answers: list[Any]) -> threading.Thread:
+    from tests.unit.serving.conftest import ask_server
+
+    def ask() -> None:
+        status, body = ask_server(known["url"], INFER, raw=ROW.encode())
+        answers.append((status, body["outputs"][0]["data"][0] if status == 200 else body))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    began = project.root / ".mlstack/endpoints/local/endpoints.quality"
+    assert wait_until(lambda: bool(list(began.glob("*/began"))), seconds=10)
+    return thread
