@@ -9,12 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from local_runs import Runs, eventually, is_there, log_of
 
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.base import RunResult
 from mlstack.drivers.local.run_folder import read_result, running_pid
 from mlstack.spec.spec import Checkpoint, Timeout
+from tests.unit.local.local_runs import Runs, eventually, is_there, log_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
