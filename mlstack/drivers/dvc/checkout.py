@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.dvc.objects import DIR_SUFFIX, Objects, TreeEntry
-from mlstack.drivers.dvc.saving import OBJECT_MODE, hash_file, place_file
+from mlstack.drivers.dvc.placing import Placer
+from mlstack.drivers.dvc.saving import OBJECT_MODE, hash_file
 from mlstack.graph.digest import Digester
 from mlstack.graph.sources import FileDigest
 
@@ -23,7 +24,8 @@ class Workspace:
 
     def __init__(self, root: Path, objects: Objects, digester: Digester, *, links: tuple[str, ...]) -> None:
         self.notices: list[Diagnostic] = []
-        self._root, self._objects, self._digester, self._links = root, objects, digester, links
+        self._root, self._objects, self._digester = root, objects, digester
+        self._placer = Placer(links)
         self._kept_in = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
     def holds(self, path: str, digest: FileDigest) -> bool:
@@ -43,13 +45,14 @@ class Workspace:
                 return
             source = self._verified(path, digest.md5)
             self.clear(path)
-            place_file(source, target, links=self._links, executable=path in executable)
+            self._placer.place(source, target, executable=path in executable)
         except OSError as error:
             raise MlstackError(_failed(path, error)) from error
 
     def clear(self, path: str, *, keep: bool = True) -> None:
         """Remove what lies at `path`, which may be nothing. With `keep`, what cannot be had again is moved aside."""
         target = f"{self._root}/{path}"
+        self._placer.forget_folders()
         try:
             if not os.path.lexists(target):
                 return
@@ -72,7 +75,7 @@ class Workspace:
             names = {f"/{entry.relpath}": entry.md5 for entry in self._objects.tree(digest.md5) or ()}
         try:
             for name, md5 in names.items():
-                place_file(self._objects.path_of(md5), f"{target}{name}", links=self._links)
+                self._placer.place(self._objects.path_of(md5), f"{target}{name}")
         except OSError as error:
             raise MlstackError(_failed(path, error)) from error
 
@@ -90,11 +93,12 @@ class Workspace:
         for entry in tree:
             if entry.relpath not in present:
                 source = self._verified(f"{path}/{entry.relpath}", entry.md5)
-                place_file(source, f"{target}/{entry.relpath}", links=self._links)
+                self._placer.place(source, f"{target}/{entry.relpath}")
 
     def _clear_others(self, path: str, target: str, wanted: Mapping[str, TreeEntry]) -> set[str]:
         """Remove or move aside what does not belong; return the files that are there already."""
         present = set()
+        self._placer.forget_folders()
         for name in list(_files_below(target)):
             md5 = hash_file(f"{target}/{name}") if os.path.isfile(f"{target}/{name}") else ""  # noqa: PTH113
             if name in wanted and wanted[name].md5 == md5:

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from mlstack.diagnostics import Diagnostic, MlstackError, Position
 from mlstack.drivers.dvc.documents import read_document, write_durably
 from mlstack.drivers.dvc.entries import DEFAULT_PARAMS, to_directory
@@ -179,7 +181,10 @@ def _render_stage(stage: Stage, inputs: StageInputs) -> dict[str, Any]:
         "always_changed": stage.always,
         "meta": {"mlstack": {"address": stage.address}},
     }
-    escaped: dict[str, Any] = _escape({name: value for name, value in fields.items() if value})
+    rendered = {name: value for name, value in fields.items() if value}
+    if b"${" not in msgspec.json.encode(rendered):  # 20 times as fast as looking into every string
+        return rendered
+    escaped: dict[str, Any] = _escape(rendered)
     return escaped
 
 

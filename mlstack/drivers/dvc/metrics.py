@@ -61,12 +61,13 @@ class MetricsReader:
             write_cache_file(self._cache, msgspec.json.encode(self._by_hash))
 
     def _read_file(self, path: str, digest: FileDigest) -> Mapping[str, float]:
-        name = f"{digest.md5}{Path(path).suffix.lower()}"
+        suffix = path[path.rfind(".") :].lower()
+        name = f"{digest.md5}{suffix}"
         if name not in self._by_hash:
             content = self._content(path, digest)
             if content is None:
                 return {}
-            self._by_hash[name] = parse_metrics(content, Path(path).suffix.lower())
+            self._by_hash[name] = parse_metrics(content, suffix)
             self._changed = True
         return self._by_hash[name]
 

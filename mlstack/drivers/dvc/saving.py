@@ -17,6 +17,7 @@ import msgspec
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.objects import Objects, TreeEntry, tree_bytes, tree_md5
+from mlstack.drivers.dvc.placing import clone
 from mlstack.drivers.dvc.settings import DvcSettings
 from mlstack.graph.ignore import DVCIGNORE, IgnoreRules
 from mlstack.graph.sources import FileDigest
@@ -24,7 +25,6 @@ from mlstack.graph.sources import FileDigest
 OBJECT_MODE = 0o444
 _SMALL = 1 << 20
 _CHUNK = 1 << 20
-_CLONE = 0x40049409  # FICLONE of Linux: a copy that shares its blocks (btrfs, xfs)
 _counter = count()
 
 
@@ -146,7 +146,7 @@ class Saver:
         temporary = f"{folder}/.{os.getpid()}.{next(_counter)}.tmp"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            if self._may_clone and _clone(source, descriptor):
+            if self._may_clone and clone(source, descriptor):
                 digest = _hash(descriptor)
             else:
                 self._may_clone = False
@@ -214,66 +214,6 @@ def _hash(source: int, *, into: int | None = None) -> FileDigest:
         while view:
             view = view[os.write(into or 0, view) :]
     return FileDigest(md5=digest.hexdigest(), size=size)
-
-
-def _clone(source: int, target: int) -> bool:
-    try:
-        import fcntl
-
-        fcntl.ioctl(target, _CLONE, source)
-    except (ImportError, OSError):
-        return False
-    return True
-
-
-def place_file(source: str, target: str, *, links: tuple[str, ...], executable: bool = False) -> None:
-    """Put an object at `target`, by the first kind of link that works here. Raises `OSError`.
-
-    The file appears whole or not at all; what was at `target` is replaced.
-    """
-    parent = Path(target).parent
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = f"{parent}/.{os.getpid()}.{next(_counter)}.tmp"
-    try:
-        for link in (*links, "copy"):
-            if _try_link(link, source, temporary):
-                break
-        if executable and link in {"copy", "reflink"}:  # a link would change the object itself
-            Path(temporary).chmod(Path(temporary).stat().st_mode | 0o100)
-        Path(temporary).replace(target)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _try_link(link: str, source: str, temporary: str) -> bool:
-    try:
-        if link == "symlink":
-            os.symlink(source, temporary)  # noqa: PTH211
-        elif link == "hardlink":
-            os.link(source, temporary)
-        else:
-            _copy(source, temporary, clone=link == "reflink")
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        if link != "copy" and error.errno in _NO_SUCH_LINK:
-            return False
-        raise
-    return True
-
-
-_NO_SUCH_LINK = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOTTY, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
-
-
-def _copy(source: str, temporary: str, *, clone: bool) -> None:
-    from shutil import copyfile
-
-    if not clone:
-        copyfile(source, temporary)
-        return
-    with open(source, "rb") as reading, open(temporary, "xb") as writing:  # noqa: PTH123
-        if not _clone(reading.fileno(), writing.fileno()):
-            raise OSError(errno.ENOTSUP, "no reflinks here")
 
 
 def hash_file(path: str) -> str:
