@@ -127,7 +127,7 @@ class ModelService:
     async def _body(self, request: Request) -> bytes:
         limit = self.settings.max_body
         if "inference-header-content-length" in request.headers:
-            raise RequestError("Binary tensors are not supported; send the data as JSON.")
+            raise RequestError("Binary tensors are not supported; send the data as JSON (binary_data=False).")
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
@@ -183,8 +183,6 @@ def _wanted(raw: Any) -> list[str]:
     for entry in raw:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise RequestError('Each of "outputs" must be an object with a name.')
-        if (entry.get("parameters") or {}).get("binary_data"):
-            raise RequestError("Binary outputs are not supported; ask for JSON (binary_data: false).")
     return [entry["name"] for entry in raw]
 
 

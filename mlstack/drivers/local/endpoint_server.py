@@ -166,9 +166,9 @@ def find_running(folder: Path, *, pid: int) -> Running | None:
     return found if is_ready(found) else None
 
 
-def is_ready(running: Running) -> bool:
-    """Whether this very server says that it is ready."""
-    health = ask_ready(connectable(running.host), running.port)
+def is_ready(running: Running, *, patience: float = 1.0) -> bool:
+    """Whether this very server says that it is ready, within `patience` seconds (it may be busy decoding)."""
+    health = ask_ready(connectable(running.host), running.port, timeout=patience)
     return health is not None and health.status == 200 and health.pid == running.pid
 
 

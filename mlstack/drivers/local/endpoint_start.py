@@ -39,7 +39,10 @@ FindPython = Callable[[Endpoint, Model, EnvironmentIdentity, Path, Say], tuple[P
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One server to be made. `current` is the recorded one, if its process lives; times are in seconds."""
+    """One server to be made. `current` is the one in place, if its process lives; times are in seconds.
+
+    `patience` is how long a server may take to say that it is ready before it counts as stuck.
+    """
 
     endpoint: Endpoint
     context: StepContext
@@ -50,6 +53,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     find_python: FindPython
     start_timeout: float
     stop_grace: float
+    patience: float
 
     @property
     def variant(self) -> tuple[str, Variant]:
@@ -104,7 +108,7 @@ def make_server(job: Job) -> Running:
     python, selecting = job.find_python(job.endpoint, model, identity, context.root, context.say)
     overlay = ensure_overlay(python, say=context.say)
     environment = _inherited() | selecting | job.endpoint.env | variables
-    successor = current is not None and same_place and is_ready(current)
+    successor = current is not None and same_place and is_ready(current, patience=job.patience)
     if same_place and current is not None and not successor:
         context.say(f"process {current.pid} is not ready; ending it")
         stop_process(current.pid, current.birth, grace=3.0, say=context.say)

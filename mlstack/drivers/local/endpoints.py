@@ -42,11 +42,17 @@ class LocalEndpoints:
     name = "local-endpoint"
 
     def __init__(
-        self, *, find_python: FindPython = locked_python, start_timeout: float = 60.0, stop_grace: float = 35.0
+        self,
+        *,
+        find_python: FindPython = locked_python,
+        start_timeout: float = 60.0,
+        stop_grace: float = 35.0,
+        patience: float = 5.0,
     ) -> None:
         self._find_python = find_python
         self._start_timeout = start_timeout
         self._stop_grace = stop_grace
+        self._patience = patience
 
     # ------------------------------------------------------------------------------------------------ planning
 
@@ -142,8 +148,15 @@ class LocalEndpoints:
         current = _recorded(context.record) if context.record is not None else None
         folder = _folder(context, endpoint.address)
         try:
-            running = None if change.action is Action.REPLACE else _find(folder, current, wanted, endpoint.port)
+            strays = _ready_strays(folder, current)
+            running = None
+            if change.action is not Action.REPLACE:
+                running = self._find(current, strays, wanted, endpoint.port)
             if running is None:
+                # What a killed apply has left behind must not hold the port, or take it over later; but if it is what
+                # serves now, it is what is replaced.
+                current = current or next(iter(strays), None)
+                self._stop_others(folder, None, keep=current, say=context.say)
                 job = Job(
                     endpoint=endpoint,
                     context=context,
@@ -154,6 +167,7 @@ class LocalEndpoints:
                     find_python=self._find_python,
                     start_timeout=self._start_timeout,
                     stop_grace=self._stop_grace,
+                    patience=self._patience,
                 )
                 running = make_server(job)
             elif current is None or running.pid != current.pid:
@@ -206,6 +220,17 @@ class LocalEndpoints:
 
     # ------------------------------------------------------------------------------------------------ parts
 
+    def _find(
+        self, current: Running | None, strays: Sequence[Running], wanted: str, port: int | None
+    ) -> Running | None:
+        """Return a server that already serves what is wanted."""
+        for running in (current, *strays):
+            if running is None or running.digest != wanted or port not in {None, running.port}:
+                continue
+            if running is not current or is_ready(running, patience=self._patience):
+                return running
+        return None
+
     def _stop_others(self, folder: Path, current: Running | None, *, keep: Running | None, say: Say) -> None:
         """End the server of the record, and those that a killed apply has left behind."""
         if current is not None and (keep is None or current.pid != keep.pid):
@@ -237,15 +262,11 @@ def _recorded(record: Record) -> Running | None:
     return found if is_same_process(found.pid, found.birth) else None
 
 
-def _find(folder: Path, current: Running | None, wanted: str, port: int | None) -> Running | None:
-    """Return a server that already serves what is wanted: the recorded one, or one of an apply that was killed."""
-    if current is not None and current.digest == wanted and port in {None, current.port} and is_ready(current):
-        return current
-    for pid, place in sorted(servers_below(folder).items()):
-        found = find_running(place, pid=pid)
-        if found is not None and found.digest == wanted and port in {None, found.port}:
-            return found
-    return None
+def _ready_strays(folder: Path, current: Running | None) -> list[Running]:
+    """Return the servers below an endpoint's folder that are ready and not recorded: of an apply that was killed."""
+    pids = sorted(servers_below(folder).items())
+    found = [find_running(place, pid=pid) for pid, place in pids if current is None or pid != current.pid]
+    return [running for running in found if running is not None]
 
 
 def _judge(health: Health | None, current: Running, record: Record) -> str | None:

@@ -70,7 +70,9 @@ class Project:
         self.version = ""
         self.said: list[str] = []
         self.stop = Event()
-        self.driver = LocalEndpoints(find_python=lambda *_: (Path(sys.executable), {}), start_timeout=30, stop_grace=10)
+        self.driver = LocalEndpoints(
+            find_python=lambda *_: (Path(sys.executable), {}), start_timeout=30, stop_grace=10, patience=1
+        )
         self.write_code(CLASS)
         self.put(b"one")
 

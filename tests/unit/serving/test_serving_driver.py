@@ -92,6 +92,17 @@ def test_stray_server_of_another_version_is_ended(project: "Project", ask: Ask) 
     assert answer(ask, record.attributes["url"]) == "two"
 
 
+def test_stray_server_on_a_declared_port_is_replaced_not_complained_about(project: "Project", ask: Ask) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        project.declare(port=free.getsockname()[1])
+    project.apply(action=Action.CREATE)
+    project.put(b"two")
+    record = project.apply(None, action=Action.CREATE)
+    assert answer(ask, record.attributes["url"]) == "two"
+    assert project.servers() == [record.attributes["pid"]]
+
+
 def test_changed_class_is_served_from_its_own_copy(project: "Project", ask: Ask) -> None:
     record = project.apply(action=Action.CREATE)
     before = project.driver.desired(project.endpoint, project.graph(), {project.model.address: project.version})
