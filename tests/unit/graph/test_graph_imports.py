@@ -150,7 +150,7 @@ def test_relative_imports(tmp_path: Path) -> None:
         {
             "pkg/__init__.py": "",
             "pkg/sub/__init__.py": "",
-            "pkg/sub/main.py": "from . import near\nfrom ..top import f\nfrom .near import g\nfrom ... import far\nfrom .... import x",
+            "pkg/sub/main.py": "from . import near\nfrom ..top import f\nfrom ... import far\nfrom .... import x",
             "pkg/sub/near.py": "",
             "pkg/top.py": "",
             "top.py": "",
