@@ -12,12 +12,12 @@ from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.change import Action
 from mlstack.graph.graph import fingerprint
-from mlstack.planner.plan import Scope
+from mlstack.planner.plan import Plan, Scope
 from mlstack.planner.scope import expand_addresses
 from mlstack.planner.stages import StageView
 from mlstack.spec.address import Address
-from mlstack.state.identity import iso_time, new_id, person
-from mlstack.state.state import Acceptance, Entry
+from mlstack.state.identity import host_name, iso_time, new_id, person
+from mlstack.state.state import Acceptance, Entry, HistoryRecord, StepResult
 from mlstack.state.store import open_store
 
 
@@ -63,12 +63,33 @@ def accept(
                 )
             )
         store.compact()
+        store.add_history(_history(apply_id, accepted, planned.plan))
     if settings.json:
         say_json(accepted)
     else:
         for acceptance in accepted:
             say(f"{acceptance.address}: accepted. `mlstack apply` keeps its result for the new inputs.")
     return 0
+
+
+def _history(apply_id: str, accepted: list[Acceptance], plan: Plan) -> HistoryRecord:
+    at = iso_time(time.time())
+    return HistoryRecord(
+        id=apply_id,
+        operation="accept",
+        who=person(),
+        host=host_name(),
+        started_at=accepted[0].at,
+        ended_at=at,
+        outcome="done",
+        commit=plan.commit,
+        dirty=plan.dirty,
+        serial_before=plan.serial,
+        serial_after=plan.serial + len(accepted),
+        mlstack_version=plan.mlstack_version,
+        steps=tuple(StepResult(address=each.address, action=Action.ACCEPT, outcome="done") for each in accepted),
+        because=accepted[0].because,
+    )
 
 
 def _acceptance(address: Address, current: str | None, view: StageView, *, because: str) -> Acceptance:

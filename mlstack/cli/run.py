@@ -10,6 +10,7 @@ from mlstack.cli.console import note, report
 from mlstack.cli.project import Planned, Project, make_plan, open_project, warnings_of
 from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.drivers.dvc.settings import require_initialised
 from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses, upstream_of
 from mlstack.spec.address import Address, Kind, kind_of
@@ -44,6 +45,7 @@ def run(
     if keep and (changed or profile):
         raise _usage("--keep records results of the file as it is: it cannot be used with --set or --profile.")
     project = open_project(settings, profile=profile, overrides=changed)
+    require_initialised(project.root)
     scope = _scope(project, addresses or [], force=force)
     with workspace_lock(project.root, operation="run"):
         planned = make_plan(project, scope)

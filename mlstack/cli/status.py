@@ -1,7 +1,5 @@
 """`mlstack status`: what is there, whether it is well, and what is going on."""
 
-from typing import Any
-
 import typer
 
 from mlstack.cli.console import report, say, say_json
@@ -39,15 +37,14 @@ def status(context: typer.Context) -> int:
                 "project": project.spec.project,
                 "environment": project.spec.environment,
                 "resources": [
-                    {"address": address, "status": word, "version": version, "because": why}
-                    for address, word, version, why in rows
+                    {"address": address, "status": word, "at": at, "because": why} for address, word, at, why in rows
                 ],
                 "diagnostics": planned.plan.diagnostics,
             }
         )
     else:
         report(settings, planned.plan.diagnostics)
-        say(render_table(("ADDRESS", "STATUS", "VERSION", "BECAUSE"), rows, style=settings.out))
+        say(render_table(("ADDRESS", "STATUS", "VERSION OR URL", "BECAUSE"), rows, style=settings.out))
     well = all(word not in ("down", "not ready") for _, word, _, _ in rows) and not planned.plan.errored
     return ExitCode.OK if well else ExitCode.ERROR
 
@@ -74,10 +71,3 @@ def _state_word(action: Action, observation: Observation | None, kind: Kind) -> 
         Action.CREATE: "not made",
         Action.RESTORE: "in run-cache",
     }.get(action, "out of date")
-
-
-def _version(address: str, versions: dict[str, str | None], after: dict[str, Any] | None) -> str:
-    found = versions.get(address)
-    if found is not None:
-        return found[:12]
-    return str((after or {}).get("url", ""))

@@ -40,6 +40,23 @@ def find_top(root: Path) -> Path | None:
     return None
 
 
+def require_initialised(root: Path) -> None:
+    """Raise `MlstackError` unless results can be recorded at `root`: it takes a Git repository and a DVC project."""
+    top = find_top(root)
+    in_git = any((folder / ".git").exists() for folder in (root, *root.parents))
+    if in_git and top is not None and (top / ".dvc" / "config").is_file():
+        return
+    raise MlstackError(
+        Diagnostic(
+            code="not-initialised",
+            summary="The project is not ready to record results",
+            detail="There is no DVC project here." if in_git else "This is not inside a Git repository.",
+            hint="Make it ready, once:",
+            command="mlstack init",
+        )
+    )
+
+
 def read_settings(root: Path) -> DvcSettings:
     """Read `.dvc/config` and what lies under and over it. Without a DVC project: the defaults it would have.
 
