@@ -28,9 +28,9 @@ def status(context: typer.Context) -> int:
             continue
         observation = planned.readings.observations.get(change.address)
         word = _state_word(change.action, observation, change.kind)
-        rows.append(
-            (change.address, word, _version(change.address, planned.plan.versions, change.after), because(change))
-        )
+        version = (planned.plan.versions.get(change.address) or "")[:12]
+        url = str((change.before or {}).get("url", "")) if word.startswith("ready") else ""
+        rows.append((change.address, word, url or version, because(change)))
     if settings.json:
         say_json(
             {
