@@ -347,6 +347,28 @@ def test_a_disk_that_stays_full_loses_nothing_that_was_acknowledged(tmp_path: Pa
     pytest.fail("the series never ended")
 
 
+# ------------------------------------------------------------------------------------------------- cost
+
+
+def test_recording_a_step_costs_the_same_however_many_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_at(tmp_path / "state")
+    store.append(entry(event="apply-started"))
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the folder is listed")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
+    costs = []
+    for number in range(300):
+        with Faults(0, _kill) as counted:  # none goes wrong: there is no call number 0
+            store.append(record(Address(f"endpoints.e{number}"), port=number))
+        costs.append(counted.count)
+    assert set(costs) == {costs[0]}
+
+
 # ------------------------------------------------------------------------------------------------- power failure
 
 
