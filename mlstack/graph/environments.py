@@ -90,7 +90,7 @@ class EnvironmentReader:
         known = self._load().get(name)
         if known is not None and all(self._digest(path) == md5 for path, md5 in known.files.items()):
             return known.environment
-        reading = _Reading(self._digester.root, python, recorded)
+        reading = _Reading(self._digester, python, recorded)
         environment = reading.environment()
         self._load()[name] = _Remembered({path: self._digest(path) for path in reading.looked_at}, environment)
         self._changed = True
@@ -122,9 +122,10 @@ class EnvironmentReader:
 class _Reading:
     """One reading of one lock. `looked_at` are the files whose content decided, also those that are not there."""
 
-    def __init__(self, root: Path, python: Python, recorded: str | None) -> None:
+    def __init__(self, digester: Digester, python: Python, recorded: str | None) -> None:
         self.looked_at: set[str] = set()
-        self._root = root
+        self._digester = digester
+        self._root = digester.root
         self._python = python
         self._recorded = recorded
         self._problems: list[Diagnostic] = []
@@ -155,6 +156,8 @@ class _Reading:
     def _resolve(self, lock: str) -> Resolution:
         name = basename(lock)
         text = self._text(lock)
+        if self._problems:
+            return Resolution()
         if text is None:
             return Resolution(diagnostics=(self._missing(lock),))
         if name.startswith("pylock") and name.endswith(".toml"):
@@ -223,9 +226,14 @@ class _Reading:
         if path.startswith(("../", "/")):
             return None
         try:
-            return (self._root / path).read_text(encoding="utf-8")
-        except (FileNotFoundError, NotADirectoryError):
+            digest = self._digester.digest(path)
+        except MlstackError as error:  # a link out of the project: its lines must not end up in a message
+            self._problems += error.diagnostics
+            return ""
+        if digest is None or digest.is_folder:
             return None
+        try:
+            return (self._root / path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             self._problems.append(_unreadable(path, str(reason)))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from threading import get_ident
 
 import msgspec
 
@@ -84,7 +85,7 @@ def sign(rows: Sequence[Row]) -> bytes | None:
 
 def write_cache_file(path: Path, data: bytes) -> None:
     """Replace a cache file atomically. Not durable on purpose, and silent: a cache may be lost or unwritable."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(data)
@@ -178,13 +179,10 @@ class HashCache:
         """Write what was learnt, if anything was. Never fails."""
         if not self._changed or self._folder is None or self._content is None:
             return
-        content = self._content
-        if len(content.files) > len(self._used_files) + UNUSED_KEPT:
-            content = _Content(
-                format=CACHE_FORMAT,
-                files={path: known for path, known in content.files.items() if path in self._used_files},
-                folders=content.folders,
-            )
+        files = self._content.files.copy()  # a copy is made in one step: other threads may go on remembering
+        if len(files) > len(self._used_files) + UNUSED_KEPT:
+            files = {path: known for path, known in files.items() if path in self._used_files}
+        content = _Content(format=CACHE_FORMAT, files=files, folders=self._content.folders.copy())
         write_cache_file(self._folder / "digests.msgpack", msgspec.msgpack.encode(content))
         self._changed = False
 
