@@ -49,7 +49,7 @@ show mlstack plan
 
 patient='[[59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]]'
 show mlstack predict endpoints.progression --data "$patient"
-url=$(mlstack show endpoints.progression --json | python -c 'import json, sys; print(json.load(sys.stdin)["url"])')
+url=$(mlstack show endpoints.progression --json | python -c 'import json, sys; print(json.load(sys.stdin)["recorded"]["attributes"]["url"])')
 
 cat <<EOF
 

@@ -47,7 +47,7 @@ def applied_once(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) -
     (folder / "home").mkdir()
     workspace = start_project("quickstart", folder / "project", clean_environment(folder / "home", shared_cache))
     without_endpoint(workspace)
-    workspace.commit("Stages only")
+    workspace.init()
     workspace.mlstack("apply", "--yes")
     workspace.commit("Results")
     return workspace

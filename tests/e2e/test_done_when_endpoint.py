@@ -1,7 +1,6 @@
 """Issue 3, "Done when": the quickstart's endpoint answers, refuses what does not fit, and comes back."""
 
 import json
-import re
 import urllib.error
 import urllib.request
 from typing import Any
@@ -17,16 +16,10 @@ PATIENT = [59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]
 ENDPOINT = "endpoints.progression"
 
 
-def url_of(project: Workspace) -> str:
-    found = re.search(r"http://127\.0\.0\.1:\d+", project.mlstack("status").stdout)
-    assert found, project.mlstack("status").stdout
-    return found[0]
-
-
 def infer(project: Workspace, tensor: dict[str, Any]) -> tuple[int, dict[str, Any]]:
     """What `curl` sends: a plain POST without any client library."""
     request = urllib.request.Request(
-        f"{url_of(project)}/v2/models/progression/infer",
+        f"{project.url(ENDPOINT)}/v2/models/progression/infer",
         data=json.dumps({"inputs": [tensor]}).encode(),
         headers={"Content-Type": "application/json"},
     )
@@ -40,6 +33,7 @@ def infer(project: Workspace, tensor: dict[str, Any]) -> tuple[int, dict[str, An
 
 def test_endpoint_answers_refuses_and_comes_back(start: Start) -> None:
     project = start("quickstart")
+    project.init()
     project.mlstack("apply", "--yes")
     project.assert_settled()
 
@@ -48,6 +42,9 @@ def test_endpoint_answers_refuses_and_comes_back(start: Start) -> None:
     assert status == 200
     assert answer["outputs"][0]["shape"] == [1]
     assert 25 <= answer["outputs"][0]["data"][0] <= 346, "within the range of the data"
+
+    shown = project.mlstack("predict", ENDPOINT, "--data", json.dumps([PATIENT]), "--json")
+    assert json.loads(shown.stdout)["outputs"][0]["data"] == answer["outputs"][0]["data"]
 
     status, answer = infer(project, {"name": "input", "datatype": "FP64", "shape": [1, 3], "data": [1, 2, 3]})
     assert status == 400
@@ -65,6 +62,7 @@ def test_endpoint_answers_refuses_and_comes_back(start: Start) -> None:
 
 def test_model_that_misses_its_gate_is_not_served(start: Start) -> None:
     project = start("quickstart")
+    project.init()
     project.mlstack("apply", "--yes")
     good = {"name": "input", "datatype": "FP64", "shape": [1, 10], "data": PATIENT}
     before = infer(project, good)[1]["outputs"][0]["data"]

@@ -17,7 +17,9 @@ pytestmark = pytest.mark.e2e
 
 
 def compare_with_golden(name: str, text: str) -> None:
+    """Hashes are left out: those of the server's code and of Python environments change with either."""
     path = GOLDEN / f"{name}.txt"
+    text = re.sub(r'"?\b[0-9a-f]{8,}\b"?', "…", text)
     if os.environ.get("MLSTACK_UPDATE_GOLDEN"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -38,11 +40,14 @@ def test_plan_of_a_fresh_clone_is_the_golden_one_and_changes_nothing(name: str, 
 @pytest.mark.parametrize("name", NAMES)
 def test_example_is_applied_settled_and_taken_down(name: str, start: Start) -> None:
     project = start(name)
+    project.init()
     project.mlstack("apply", "--yes")
     project.assert_settled()
-    committed = project.commit("Results")
+    project.commit("Results")
     project.assert_settled()
-    assert project.git("rev-parse", "HEAD").strip() == committed
+    tracked = project.git("ls-files").splitlines()
+    assert not [name for name in tracked if name.startswith((".dvc/cache", ".dvc/tmp", ".mlstack"))]
+    assert project.git("status", "--porcelain") == ""
 
     project.mlstack("destroy", "--yes")
     assert [process.cmdline() for process in project.processes()] == []
@@ -63,6 +68,7 @@ def test_examples_hold_nothing_generated() -> None:
 
 def test_matrix_runs_every_combination_and_a_new_value_only_adds(start: Start) -> None:
     project = start("matrix")
+    project.init()
     runs = {f"stages.train[depth={depth},seed={seed}]" for depth in (1, 2, 4) for seed in (1, 2)}
     assert {address for address in project.actions() if address.startswith("stages.train")} == runs
     project.mlstack("apply", "--yes")
@@ -76,6 +82,7 @@ def test_matrix_runs_every_combination_and_a_new_value_only_adds(start: Start) -
 
 def test_prod_of_the_monorepo_trains_nothing_that_dev_has_trained(start: Start) -> None:
     project = start("monorepo")
+    project.init()
     project.mlstack("apply", "--yes")
     project.commit("Results")
     prod = project.actions("-e", "prod")

@@ -83,6 +83,11 @@ class Workspace:
 
     # ------------------------------------------------------------------------------------------------ the plan
 
+    def init(self) -> None:
+        """Make the project ready to record results, and commit that."""
+        self.mlstack("init")
+        self.commit("mlstack init")
+
     def plan(self, *arguments: str) -> dict[str, Any]:
         """The plan as JSON."""
         document = json.loads(self.mlstack("plan", "--json", *arguments, code=None).stdout)
@@ -107,6 +112,14 @@ class Workspace:
         assert done.returncode == 0, done.stdout + done.stderr
         status = self.dvc("status", "--json")
         assert json.loads(status) == {}, status
+
+    def url(self, endpoint: str) -> str:
+        """Where an endpoint is asked."""
+        recorded = json.loads(self.mlstack("show", endpoint, "--json").stdout)["recorded"]
+        url = recorded["attributes"]["url"]
+        assert isinstance(url, str)
+        assert url.startswith("http://127.0.0.1:")
+        return url
 
     # ------------------------------------------------------------------------------------------------ files
 
@@ -168,7 +181,7 @@ def without_endpoint(workspace: Workspace) -> None:
 
 
 def start_project(example: str, folder: Path, environment: Mapping[str, str]) -> Workspace:
-    """Copy an example, make it a repository with one commit."""
+    """Copy an example and make it a Git repository with one commit: what a person has before mlstack comes in."""
     ignore = shutil.ignore_patterns("__pycache__", ".mlstack", ".dvc", ".venv")
     shutil.copytree(EXAMPLES / example, folder, ignore=ignore)
     workspace = Workspace(folder, environment)

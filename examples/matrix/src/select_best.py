@@ -7,7 +7,8 @@ from pathlib import Path
 
 def main() -> None:
     """Read every score; on a tie the smaller depth and seed win, so that the choice does not depend on order."""
-    scores = {run: json.loads((run / "score.json").read_text(encoding="utf-8")) for run in Path("runs").iterdir()}
+    found = Path("runs").glob("*/score.json")
+    scores = {path.parent: json.loads(path.read_text(encoding="utf-8")) for path in found}
     best = min(scores, key=lambda run: (scores[run]["rmse"], scores[run]["depth"], scores[run]["seed"]))
     for run in sorted(scores):
         print(f"{run.name}: rmse {scores[run]['rmse']}{'  <- best' if run == best else ''}")
