@@ -200,25 +200,11 @@ class Work:
                 event=event,
                 address=change.address,
                 action=change.action.value,
+                moved_from=change.previous_address if event == "step-done" else None,
                 record=outcome.record,
                 removed=outcome.removed,
                 fingerprint=change.fingerprint,
                 lock_entry=msgspec.to_builtins(entry) if entry is not None else None,
                 detail=outcome.detail,
-            )
-        )
-        if outcome.record is not None and change.previous_address is not None:
-            self._journal_gone(change.previous_address, change)
-
-    def _journal_gone(self, address: Address, change: Change) -> None:
-        self.store.append(
-            Entry(
-                at=self.now(),
-                apply_id=self.apply_id,
-                event="step-done",
-                address=address,
-                action=change.action.value,
-                removed=True,
-                detail=f"is {change.address} now",
             )
         )

@@ -31,6 +31,7 @@ class AddressParts(NamedTuple):
     instance: str
 
 
+_LONGEST_SEGMENT = 150
 NAME = r"[A-Za-z_][A-Za-z0-9_-]*"
 _KINDS = "|".join(kind.value for kind in Kind)
 _ADDRESS = re.compile(
@@ -66,7 +67,15 @@ def short_name(address: Address) -> str:
 
 
 def slug(address: Address) -> str:
-    """Return the address as one path segment that is safe on every file system and object store."""
+    """Return the address as one path segment that is safe on every file system and object store.
+
+    A long one (a matrix of many parameters) is cut, and made unique again by its hash.
+    """
     from urllib.parse import quote
 
-    return quote(address, safe="=,")
+    text = quote(address, safe="=,")
+    if len(text) <= _LONGEST_SEGMENT:
+        return text
+    from hashlib import sha256
+
+    return f"{text[: _LONGEST_SEGMENT - 20]}~{sha256(address.encode()).hexdigest()[:16]}"
