@@ -135,7 +135,7 @@ def _check_top(
         node = top.interpolated.get(*[str(key) for key in path])
         if url is not None and node is not None:
             check_url(url, node.place, faults)
-    names = top.interpolated.get("env")
+    names = top.node.get("env")
     seen: set[str] = set()
     for node in names.items if names is not None else ():
         if node.text in seen:

@@ -117,7 +117,8 @@ class ServingBuilder:
         found = self.index.resolve(reference, scope, place=place, by=f"`{address}`")
         if len(found) > 1:
             detail = f"`{text}` has {len(found)} instances; a model is one of them."
-            self.faults.add("wrong-reference", place, detail, f"Name it, for example {found[0]}.")
+            part = f".outs.{reference.rest}" if reference.part else ""
+            self.faults.add("wrong-reference", place, detail, f"Name it, for example {found[0]}{part}.")
             return None
         draft = self.stages.drafts.get(found[0]) if found else None
         if draft is None:

@@ -72,7 +72,7 @@ def explain_yaml(error: Any, *, file: str, faults: Faults) -> None:
     context = getattr(error, "context_mark", None)
     detail, hint = _words(problem)
     if context is not None and context.line + 1 != place.line:
-        detail += f" It began in line {context.line + 1}."
+        detail += f" What is read here begins in line {context.line + 1}."
     line = lines[place.line - 1]
     first = lines[context.line] if context is not None and context.line < len(lines) else line
     if "expected ','" in problem and (unquoted := _FLOW_EXPRESSION.search(line) or _FLOW_EXPRESSION.search(first)):
@@ -80,6 +80,11 @@ def explain_yaml(error: Any, *, file: str, faults: Faults) -> None:
         end = first.find("}}", unquoted.start())
         example = unquoted.string[unquoted.start() : end + 2] if end > 0 else "${{ … }}"
         hint = f'Quote it: "{example}".'
+        if unquoted.string is line:
+            place = Position(file, place.line, unquoted.start() + 1, unquoted.start() + 1 + len(example))
+    elif "mapping values" in problem and (above := _lacks_colon(lines, place.line - 1)):
+        detail = f"the line above, `{above}`, has no `:` after its key."
+        hint = f"Write {above.replace(' ', ': ', 1)}" if " " in above else f"Write {above}:"
     elif _TAB_IN_INDENT.match(line) and place.column <= len(line) - len(line.lstrip()) + 1:
         detail, hint = "a tab stands in the indentation; YAML allows only spaces there.", "Replace the tab by spaces."
     faults.add("yaml-broken", place, detail, hint)
@@ -97,6 +102,12 @@ def check_characters(text: str, *, file: str, faults: Faults) -> bool:
     detail = f"the character U+{ord(found.group()):04X} is not allowed in YAML."
     faults.add("yaml-broken", _clamped(file, lines, line, column), detail, "Remove it, or write it as an escape.")
     return False
+
+
+def _lacks_colon(lines: list[str], at: int) -> str:
+    """Return the line above if it looks like a key whose colon was forgotten."""
+    above = lines[at - 1].strip() if at > 0 else ""
+    return above if re.fullmatch(r"[a-z_]+( [^:#&*|>]+)?", above) else ""
 
 
 def _words(problem: str) -> tuple[str, str]:

@@ -59,7 +59,8 @@ class Expression(NamedTuple):
             return _plain(self.template(**values))
         except _FAILURES as error:
             reason = str(error).strip() or type(error).__name__
-            raise Refused("expression-failed", f"`{self.source}` fails: {reason.rstrip('.')}.") from None
+            hint = "Correct the expression, or move the logic into your code and hand it a parameter."
+            raise Refused("expression-failed", f"`{self.source}` fails: {reason.rstrip('.')}.", hint) from None
 
 
 def compile_expression(source: str) -> Expression:
@@ -71,7 +72,8 @@ def compile_expression(source: str) -> Expression:
         parser = Parser(_ENVIRONMENT, source, state="variable")
         tree = parser.parse_expression()
         if not parser.stream.eos:
-            raise Refused("expression-broken", f"`{source}` is complete before `{parser.stream.current.value}`.")
+            hint = "Remove the rest, or put an operator or a filter between."
+            raise Refused("expression-broken", f"`{source}` is complete before `{parser.stream.current.value}`.", hint)
         _check(tree, 0)
         references = tuple(_references(tree, optional=False))
         tree = _without_concat(tree)
@@ -79,7 +81,8 @@ def compile_expression(source: str) -> Expression:
         body: list[nodes.Node] = [nodes.Assign(nodes.Name("result", "store"), tree, lineno=1)]
         template = _ENVIRONMENT.from_string(nodes.Template(body, lineno=1))
     except TemplateError as error:
-        detail = f"`{source}` cannot be read: {error.message}." if error.message else f"`{source}` cannot be read."
+        reason = (error.message or "").replace("'end of template'", "end of the expression").rstrip(".")
+        detail = f"`{source}` cannot be read" + (f": {reason}." if reason else ".")
         hint = "Write for example ${{ params.depth }} or ${{ params.name | lower }}."
         raise Refused("expression-broken", detail, hint) from None
     except (RecursionError, MemoryError, SyntaxError):
@@ -98,7 +101,8 @@ def _check(node: nodes.Node, depth: int) -> None:
     if isinstance(node, nodes.Pow):
         raise Refused("expression-forbidden", "`**` is not allowed: it can take for ever.", "Compute it in your code.")
     if not isinstance(node, _ALLOWED):
-        raise Refused("expression-forbidden", f"{type(node).__name__} is not allowed in an expression.")
+        detail = f"{type(node).__name__} is not allowed in an expression."
+        raise Refused("expression-forbidden", detail, "Use names, keys, arithmetic, conditions and filters.")
     for child in node.iter_child_nodes():
         _check(child, depth + 1)
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from mlstack.spec.file_stage import Environ, PythonField, ResourcesModel, StageModel
-from mlstack.spec.patch import patch_model
+from mlstack.spec.patch import PATCHED, patch_model
 from mlstack.spec.shape import Name, Parameter, PatchName, Short, Strict, Text, TextOrMap, Variable, fingerprinted
 
 _COUNT = {"type": "integer", "minimum": 0}
@@ -209,10 +209,22 @@ class ComponentFile(Strict):
     params: ParamsField | None = fingerprinted(
         default=None, description="Default parameters, or the name of a file of them."
     )
-    datasets: dict[Name, DatasetField] | None = Field(None, description="Data.")
-    stages: dict[Name, StageModel] | None = Field(None, description="Commands with inputs and outputs.")
-    models: dict[Name, ModelModel] | None = Field(None, description="Outputs that can be served.")
-    endpoints: dict[Name, EndpointModel] | None = Field(None, description="Served models.")
+    datasets: dict[Name, DatasetField] | None = Field(
+        None, description="Data.", examples=[{"wine": {"path": "data/wine.csv"}}]
+    )
+    stages: dict[Name, StageModel] | None = Field(
+        None,
+        description="Commands with inputs and outputs.",
+        examples=[{"train": {"cmd": "python train.py", "outs": ["model.joblib"]}}],
+    )
+    models: dict[Name, ModelModel] | None = Field(
+        None,
+        description="Outputs that can be served.",
+        examples=[{"wine": {"from": "stages.train.outs.model", "framework": "sklearn"}}],
+    )
+    endpoints: dict[Name, EndpointModel] | None = Field(
+        None, description="Served models.", examples=[{"quality": {"model": "models.wine"}}]
+    )
 
 
 class File(Strict):
@@ -254,21 +266,42 @@ class File(Strict):
         examples=[{"aws": {"region": "eu-west-1"}}],
     )
     compute: dict[Name, PoolModel] | None = Field(
-        None, description="Pools: places where things run. Without it there is one, `local`, this machine."
+        None,
+        description="Pools: places where things run. Without it there is one, `local`, this machine.",
+        examples=[{"cpu": {"limits": {"cpu": 8}}}],
     )
     datasets: dict[Name, DatasetField] | None = Field(
         None, description="Data.", examples=[{"wine": {"path": "data/wine.csv"}}]
     )
-    stages: dict[Name, StageModel] | None = Field(None, description="Commands with inputs and outputs.")
-    models: dict[Name, ModelModel] | None = Field(None, description="Outputs that can be served.")
-    endpoints: dict[Name, EndpointModel] | None = Field(None, description="Served models.")
+    stages: dict[Name, StageModel] | None = Field(
+        None,
+        description="Commands with inputs and outputs.",
+        examples=[{"train": {"cmd": "python train.py", "outs": ["model.joblib"]}}],
+    )
+    models: dict[Name, ModelModel] | None = Field(
+        None,
+        description="Outputs that can be served.",
+        examples=[{"wine": {"from": "stages.train.outs.model", "framework": "sklearn"}}],
+    )
+    endpoints: dict[Name, EndpointModel] | None = Field(
+        None, description="Served models.", examples=[{"quality": {"model": "models.wine"}}]
+    )
     components: dict[Name, ComponentModel] | None = Field(
-        None, description="Parts of a monorepo, each with its own folder."
+        None,
+        description="Parts of a monorepo, each with its own folder.",
+        examples=[{"churn": {"file": "models/churn.yaml", "dir": "models/churn"}}],
     )
     environments: dict[Name, EnvironmentModel | None] | None = Field(
-        None, description="What differs between environments. Without it there is one, `local`."
+        None,
+        description="What differs between environments. Without it there is one, `local`.",
+        examples=[{"prod": {"require_clean": True}}],
     )
-    profiles: dict[Name, ProfileModel] | None = Field(None, description="What is computed differently for a try.")
+    profiles: dict[Name, ProfileModel] | None = Field(
+        None, description="What is computed differently for a try.", examples=[{"quick": {"params": {"epochs": 1}}}]
+    )
     moved: list[MoveModel] | None = Field(
         None, description="Announced renames.", examples=[[{"from": "stages.fit", "to": "stages.train"}]]
     )
+
+
+PATCHED[EnvironmentModel] = File

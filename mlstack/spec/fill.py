@@ -50,6 +50,7 @@ class Filler:
             if found is not None and not bad:
                 break
             tree = _without(tree, bad, depth)
+            tree = _completed(tree) if model is File else tree
             found, bad = validate(tree, model, Faults())
         scope.interpolated, scope.model = tree, found
 
@@ -127,16 +128,18 @@ def _unresolved(node: Node, path: Path) -> Iterator[Path]:
 
 
 def _without(node: Node, bad: set[Path], depth: int) -> Node:
-    """Return the tree without what is bad: at most `depth` keys deep, and a stage always keeps a command.
-
-    What every file needs is put in, so that the rest can be checked.
-    """
+    """Return the tree without what is bad: at most `depth` keys deep, and a stage always keeps a command."""
     for path in sorted(bad, key=str):
         keys = [str(step) for step in path]
         wanted = depth if keys[:1] == ["stages"] else 2
         node = _cut(node, keys[: wanted if keys and keys[0] in _NAMED else 1])
         if keys[:1] == ["stages"] and keys[2:] == ["cmd"] and depth > 2 and (stage := node.get(*keys[:2])) is not None:
             node = _put(node, keys[:2], stage.including(cmd=planted("…", stage.mark)))
+    return node
+
+
+def _completed(node: Node) -> Node:
+    """Return the tree with what every file needs, so that the rest can be checked."""
     for key, value in (("version", FORMAT_VERSION), ("project", "unnamed")):
         if key not in node.map:
             node = node.including(**{key: planted(value, node.mark)})

@@ -131,7 +131,7 @@ class _Scalar:
             texts = (part if number % 2 == 0 else text_of(part) for number, part in enumerate(parts))
             return self.node.with_value("".join(texts))
         except ValueError as error:
-            self.fault("expression-failed", self.text, f"{error}.")
+            self.fault("expression-failed", self.text, f"{error}.", "Put in less text.")
             return self.node
 
     def value(self, source: str) -> Any:
@@ -169,7 +169,8 @@ class _Scalar:
         value, name = self.values[root], root
         for key in keys:
             if not isinstance(value, Mapping):
-                raise Refused("expression-undefined", f"`{name}` is a value and has no key `{key}`.")
+                detail = f"`{name}` is a value and has no key `{key}`."
+                raise Refused("expression-undefined", detail, f"Write ${{{{ {name} }}}}.")
             if key not in value:
                 near = did_you_mean(key, value)
                 detail = f"`{name}` has no key `{key}`." + (f" {near[0].upper()}{near[1:]}" if near else "")

@@ -14,12 +14,13 @@ from mlstack.spec.fill import AS_WRITTEN, FORMAT_VERSION, Filler
 from mlstack.spec.git_facts import read_git_facts
 from mlstack.spec.interpolate import OPENING, Interpolator
 from mlstack.spec.load_params import load_params, override
-from mlstack.spec.node import Node, scalars
+from mlstack.spec.node import Node, plain, scalars
 from mlstack.spec.overlay import overlay
 from mlstack.spec.paths import normalise
 from mlstack.spec.scope import Scope
 from mlstack.spec.sources import Sources
 from mlstack.spec.spec import Spec
+from mlstack.spec.validate import flow
 
 
 def parse(
@@ -161,9 +162,8 @@ def _check_versions(top: Node, faults: Faults) -> None:
     version = top.get("version")
     if version is not None and (version.value != FORMAT_VERSION or version.value is True):
         newer = isinstance(version.value, int) and version.value > FORMAT_VERSION
-        detail = (
-            f"`version: {version.raw}` is not known to mlstack {__version__}, which reads version {FORMAT_VERSION}."
-        )
+        written = flow(plain(version))
+        detail = f"`version: {written}` is not known to mlstack {__version__}, which reads version {FORMAT_VERSION}."
         hint = "Upgrade mlstack, or write `version: 1` if the file was written for it." if newer else "Write version: 1"
         faults.add("version-not-supported", version.place, detail, hint, command=_UPGRADE if newer else "")
         faults.raise_all()

@@ -18,12 +18,13 @@ _LOOSE_DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*(s|m|h|d)[a-z]*\s*", r
 
 
 class WrongError(ValueError):
-    """A value that cannot be taken: what is wrong, and what to do."""
+    """A value that cannot be taken: what is wrong, and what to do. `code` is that of the fault."""
 
-    def __init__(self, detail: str, hint: str = "") -> None:
+    def __init__(self, detail: str, hint: str = "", code: str = "invalid-value") -> None:
         super().__init__(detail)
         self.detail = detail
         self.hint = hint
+        self.code = code
 
 
 class Limit(msgspec.Struct, frozen=True):

@@ -55,14 +55,21 @@ class _Composer:
         extra = next(self.events)
         if not isinstance(extra, yaml.StreamEndEvent):
             place = self.mark(extra).position()
-            self.broken("yaml-broken", place, "a second document begins here (`---`); one file holds one document.")
+            self.broken(
+                "yaml-broken",
+                place,
+                "a second document begins here (`---`); one file holds one document.",
+                "Remove the `---`.",
+            )
         return root
 
     def node(self, event: Any, key: Mark | None, depth: int) -> Node:
         mark = self.mark(event)
         self.count += 1
         if depth > _DEEPEST:
-            self.broken("yaml-too-large", mark.position(), f"maps and lists are nested more than {_DEEPEST} deep.")
+            self.broken(
+                "yaml-too-large", mark.position(), f"maps and lists are nested more than {_DEEPEST} deep.", "Nest less."
+            )
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, mark, key)
         before, anchor = self.count, event.anchor
@@ -126,7 +133,12 @@ class _Composer:
 
     def alias(self, event: Any, mark: Mark, key: Mark | None) -> Node:
         if event.anchor in self.open:
-            self.broken("yaml-broken", mark.position(), f"`*{event.anchor}` stands inside of what it refers to.")
+            self.broken(
+                "yaml-broken",
+                mark.position(),
+                f"`*{event.anchor}` stands inside of what it refers to.",
+                "Write the value out.",
+            )
         if event.anchor not in self.anchors:
             known = listed((f"&{name}" for name in self.anchors), none="there are none")
             detail = f"`*{event.anchor}` refers to an anchor that is not set before it (anchors so far: {known})."

@@ -120,6 +120,8 @@ class Index:
         if elsewhere and kind is not Kind.POOL:
             prefix = elsewhere[0].name or ""
             hint = f"`{prefix}/{kind.value}.{name}` exists: write it so."
+        elif kind is Kind.POOL and not home.names(kind):
+            hint = f"Declare it: compute: {{{name}: {{target: …}}}}. Or leave `compute` out, to run on this machine."
         else:
             hint = f"Declared {_SINGULAR[kind]}s: {listed(home.names(kind))}."
         self.faults.add("unknown-reference", place, detail, hint)

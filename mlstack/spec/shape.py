@@ -96,15 +96,19 @@ def _value_or_map(value: Any) -> str:
     return "<map>" if isinstance(value, dict) else "<value>"
 
 
-def _matching(pattern: re.Pattern[str], what: str, example: str) -> Callable[[Any], Any]:
+def _matching(pattern: re.Pattern[str], what: str, example: str, *, joint: str = "-") -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if not isinstance(value, str) or (pattern.fullmatch(value) and len(value) <= LONGEST_NAME):
             return value
         if not value:
-            raise WrongError(f"{what} cannot be empty.")
+            raise WrongError(f"{what} cannot be empty.", "Write a name.", "invalid-name")
         if len(value) > LONGEST_NAME:
-            raise WrongError(f"{what} has at most {LONGEST_NAME} characters; this one has {len(value)}.")
-        raise WrongError(f'"{value}" is not {what}: {example}')
+            detail = f"{what} has at most {LONGEST_NAME} characters; this one has {len(value)}."
+            raise WrongError(detail, "Shorten it.", "invalid-name")
+        near = re.sub(r"\W+", joint, value, flags=re.ASCII).replace("-", joint).strip(joint)
+        near = f"_{near}" if near[:1].isdigit() else near
+        hint = f"Write for example {near}." if pattern.fullmatch(near) else "Write for example my_name."
+        raise WrongError(f'"{value}" is not {what}: {example}', hint, "invalid-name")
 
     return check
 
@@ -125,7 +129,10 @@ Variable = Annotated[
     str,
     BeforeValidator(
         _matching(
-            _VARIABLE, "the name of an environment variable", "letters, digits and _, not beginning with a digit."
+            _VARIABLE,
+            "the name of an environment variable",
+            "letters, digits and _, not beginning with a digit.",
+            joint="_",
         )
     ),
     Schema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]*$"}),

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from mlstack.diagnostics import did_you_mean
 from mlstack.spec.expand import Shape, fields_of
 from mlstack.spec.faults import Faults, listed
+from mlstack.spec.file import EnvironmentModel, File
 from mlstack.spec.node import Node, find, plain
 from mlstack.spec.patch import PATCHED
 from mlstack.spec.quantity import WrongError, found_word
@@ -37,6 +38,24 @@ _BOUNDS = {
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
+_COMPUTED = frozenset({"params", "python"})
+_MEANT = {
+    **dict.fromkeys(("output", "outputs", "out"), "outs"),
+    **dict.fromkeys(("input", "inputs", "dependencies", "needs", "depends_on"), "deps"),
+    **dict.fromkeys(("command", "run", "script", "entrypoint"), "cmd"),
+    **dict.fromkeys(("parameters", "param", "args", "vars"), "params"),
+    **dict.fromkeys(("environment", "environ", "variables"), "env"),
+    **dict.fromkeys(("pool", "target", "runs_on"), "compute"),
+    **dict.fromkeys(("url", "uri"), "source"),
+    **dict.fromkeys(("pools",), "compute"),
+    **dict.fromkeys(("scale", "instances"), "replicas"),
+    "retries": "retry",
+    "name": "project",
+    "pipeline": "stages",
+    "services": "endpoints",
+}
+"""What people coming from other tools write → what it is called here."""
+
 _SHORT = {str: "a text", int: "a whole number"}
 _TAGS = frozenset({"<list>", "<map>", "<text>", "<value>"})
 _ONLY_AT_TOP = {"compute", "targets", "environments", "profiles", "components", "remote", "registry", "moved", "env"}
@@ -63,7 +82,8 @@ class _Fault:
         self.node, self.exists = find(root, self.path)
         self.parent, _ = find(root, self.path[:-1])
         self.owner, self.field, self.shape = _field_at(model, self.path)
-        self.where = ".".join(str(step) for step in (*at, *self.path))
+        self.where = _dotted((*at, *self.path))
+        self.above = _dotted((*at, *self.path[:-1]))
         self.name = str(self.path[-1]) if self.path else ""
         self.faults = faults
         self.kind = ""
@@ -94,16 +114,18 @@ class _Fault:
             self.faults.add("invalid-value", self.node.place, detail, self.example())
 
     def missing(self) -> None:
-        owner = self.where.rpartition(".")[0]
-        subject = f"`{owner}`" if owner else "the file"
+        subject = f"`{self.above}`" if self.above else "the file"
         detail = f"{subject} needs the key `{self.name}`{self.purpose()}."
         self.faults.add("missing-key", self.parent.key_place, detail, self.example("Add for example"))
 
     def unknown(self) -> None:
-        owner = self.where.rpartition(".")[0]
         place = self.node.key_place
         known = list(fields_of(self.owner)) if self.owner is not None else []
         patched = PATCHED.get(self.owner) if self.owner is not None else None
+        if self.owner is EnvironmentModel and self.name in fields_of(File) and self.name not in _COMPUTED:
+            detail = f"`{self.name}` is said once for the whole project; it cannot differ between environments."
+            self.faults.add("unknown-key", place, detail, f"Move it to the top level. Known here: {listed(known)}.")
+            return
         if patched is not None and self.name in fields_of(patched):
             detail = f"`{self.name}` is part of what is computed or served; it is the same in every environment."
             hint = (
@@ -111,12 +133,13 @@ class _Fault:
             )
             self.faults.add("fixed-by-fingerprint", place, detail, hint)
             return
-        if not owner and self.name in _ONLY_AT_TOP:
+        if not self.above and self.name in _ONLY_AT_TOP:
             detail = f"`{self.name}` is said once for the whole project, not in the file of a component."
             self.faults.add("unknown-key", place, detail, f"Move `{self.name}` to mlstack.yaml.")
             return
-        subject = f"`{owner}`" if owner else "the file"
-        near = did_you_mean(self.name, known)
+        subject = f"`{self.above}`" if self.above else "the file"
+        meant = _MEANT.get(self.name.lower(), "")
+        near = f'did you mean "{meant}"?' if meant in known else did_you_mean(self.name, known)
         detail = f"{subject} has no key `{self.name}`." + (f" {near[0].upper()}{near[1:]}" if near else "")
         looks_like_path = "/" in self.name or self.name.endswith((".json", ".csv", ".yaml"))
         if looks_like_path and "path" in known:
@@ -129,7 +152,7 @@ class _Fault:
         error = self.context.get("error")
         detail, hint = (error.detail, error.hint) if isinstance(error, WrongError) else (str(error), "")
         place = self.node.key_place if self.on_key else self.node.place
-        code = "invalid-name" if self.on_key or " is not a name" in detail else "invalid-value"
+        code = error.code if isinstance(error, WrongError) else "invalid-value"
         self.faults.add(code, place, f"`{self.where}`: {detail}", hint or self.example())
 
     def wrong_type(self) -> None:
@@ -144,14 +167,18 @@ class _Fault:
         if value is None:
             detail = f"`{self.where}` must be {expected}; it is empty."
         wants_text = expected.startswith("a text")
-        if wants_text and isinstance(value, (bool, int, float)):
+        if self.shape.short is not None and value is not None:
+            hint = self.example()
+        elif expected.startswith("a text") and value is None:
+            hint = 'Write "" for an empty text, or remove the key.'
+        elif wants_text and isinstance(value, (bool, int, float)):
             hint = f'Quote it: "{self.node.raw}".'
         elif expected == "true or false" and isinstance(value, str) and value in _YES_OR_NO:
             hint = f"Write {_YES_OR_NO[value]}: `{value}` is a text in YAML 1.2."
         elif expected in ("a whole number", "a number") and isinstance(value, str) and _is_number(value):
             hint = f"Write {value} without quotes."
         elif value is None:
-            hint = self.example("Write for example") + " Or remove the key."
+            hint = f"{self.example()}\nOr remove the key.".strip()
         else:
             hint = self.example()
         self.faults.add("wrong-type", self.node.place, detail, hint.strip())
@@ -172,6 +199,14 @@ class _Fault:
         if self.field is None or not self.field.examples:
             return ""
         return f"{lead}: {_field_name(self.field, self.path)}: {flow(self.field.examples[0])}"
+
+
+def _dotted(path: Path) -> str:
+    """Return a path as people read it: `stages.train.plots[0].path`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
 
 
 def _field_name(field: FieldInfo, path: Path) -> str:
