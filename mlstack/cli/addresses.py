@@ -11,7 +11,7 @@ def one_address(word: str, known: Iterable[Address]) -> Address:
 
     Raises `MlstackError` when it means none or several.
     """
-    addresses = list(known)
+    addresses = list(dict.fromkeys(known))
     if word in addresses:
         return Address(word)
     near = [a for a in addresses if a.startswith(f"{word}[")]

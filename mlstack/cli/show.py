@@ -1,5 +1,6 @@
 """`mlstack show`: one resource as it is written, recorded and found; or a saved plan."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,12 +16,14 @@ from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import ExitCode
 from mlstack.graph.change import Change
 from mlstack.planner.plan import Scope
+from mlstack.render.escape import plain
 from mlstack.render.human import age, size
 from mlstack.render.style import Style
 from mlstack.render.table import Column, render_pairs, render_table
 from mlstack.render.values import leaves, show_value
 from mlstack.render.words import action_sentence, because
 from mlstack.spec.address import Address
+from mlstack.spec.spec import Resource
 from mlstack.state.state import RunRecord
 
 What = Annotated[
@@ -94,9 +97,7 @@ def _text(settings: Settings, project: Project, planned: Planned, address: Addre
     parts = [_head(planned.plan.change(address), address, _declared(project, address), style)]
     resource = project.graph.resources.get(address)
     if resource is not None:
-        values = msgspec.to_builtins(resource)
-        pairs = [(n, show_value(v)) for n, v in leaves(values) if n not in _LEFT_OUT and v not in (None, "", [], {})]
-        parts.append(_section("In the file", pairs, style))
+        parts.append(_section("In the file", list(_written(resource)), style))
     recorded = planned.prior.resources.get(address) if planned.prior is not None else None
     if recorded is not None:
         pairs = [(name, show_value(value)) for name, value in leaves(recorded.attributes)]
@@ -111,6 +112,34 @@ def _text(settings: Settings, project: Project, planned: Planned, address: Addre
     if runs:
         parts.append(f"{style.paint('Runs', 'strong')}\n{_runs(runs, style)}")
     return "\n".join(part for part in parts if part)
+
+
+def _written(resource: Resource) -> Iterator[tuple[str, str]]:
+    """Yield what the file says, leaving out what it does not say; lists of things have a line each."""
+    for name, value in leaves(msgspec.to_builtins(resource)):
+        if name in _LEFT_OUT or value in (None, "", (), [], {}) or value is False:
+            continue
+        if isinstance(value, list | tuple) and all(isinstance(item, dict) for item in value):
+            yield name, "\n".join(_item(item) for item in value)
+        else:
+            yield name, show_value(value)
+
+
+def _item(item: dict[str, Any]) -> str:
+    """Return one dep, param, out, gate or rule: its name first, then what else is said of it."""
+    rest = {key: value for key, value in item.items() if value not in (None, "", {}, (), []) and value is not False}
+    if "key" in rest:
+        origin = f"  ({plain(rest['file'])})" if "file" in rest else ""
+        return f"{plain(rest['key'])}: {show_value(item['value'])}{origin}"
+    if item.get("cache") is True:  # what an output is unless it says otherwise
+        del rest["cache"]
+    elif item.get("cache") is False:
+        rest["cache"] = False
+    named = [str(rest.pop(key)) for key in ("stage", "metric", "cause", "path") if key in rest]
+    details = ", ".join(
+        f"{key} {value if isinstance(value, str) else show_value(value)}" for key, value in rest.items()
+    )
+    return " ".join(named) + (f"  ({details})" if details else "")
 
 
 def _head(change: Change | None, address: Address, declared: str | None, style: Style) -> str:

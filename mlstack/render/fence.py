@@ -25,5 +25,5 @@ def code(text: str) -> str:
 def prose(text: str) -> str:
     """Return text with everything that Markdown or HTML would act on taken as it is (mentions and links included)."""
     safe = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    safe = re.sub(r"([\\`*_{}\[\]()#+!|~-])", r"\\\1", safe)
+    safe = re.sub(r"([\\`*_\[\]#!|~])", r"\\\1", safe)
     return safe.replace("@", "&#64;").replace("://", "&#58;//")
