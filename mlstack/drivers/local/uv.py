@@ -48,7 +48,7 @@ def install(order: InstallOrder, *, say: Say) -> tuple[str, ...]:
     interpreter = str(order.place / "bin" / "python")
     _run(["venv", *python, "--no-project", str(order.place)], order, say)
     flags = ["--require-hashes"] if order.lock.suffix != ".toml" and _has_hashes(order.lock) else []
-    groups = [flag for group in order.groups for flag in ("--group", f"{order.lock.name}:{group}")]
+    groups = [flag for group in order.groups for flag in ("--group", group)]
     _run(
         ["pip", "sync", "--python", interpreter, *flags, *groups, "--allow-empty-requirements", order.lock.name],
         order,
