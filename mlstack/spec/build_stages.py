@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from mlstack.diagnostics import Position, did_you_mean
+from mlstack.diagnostics import Position
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.build_places import PlaceBuilder, read_env, read_resources
 from mlstack.spec.draft import Draft, Made
-from mlstack.spec.faults import Faults, listed
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.file_stage import RetryModel, StageModel
 from mlstack.spec.node import Node
 from mlstack.spec.paths import ancestors, normalise
@@ -177,9 +177,9 @@ class StageBuilder:
         named = [made for made in maker.made if reference.rest in (made.out.name, made.out.path)]
         if not named:
             names = [made.out.name for made in maker.made if made.out.name]
-            near = did_you_mean(reference.rest, names)
+            near = suggest(reference.rest, names)
             detail = f"`{maker.address}` has no output called `{reference.rest}`."
-            detail += f" {near[0].upper()}{near[1:]}" if near else ""
+            detail += near
             hint = f"Its named outputs: {listed(names)}."
             if not names:
                 hint = (
@@ -245,9 +245,9 @@ class StageBuilder:
         return Param(key=key, value=value, file=path)
 
     def _unknown_param(self, draft: Draft, key: str, values: dict[str, Any], where: str, place: Position) -> None:
-        near = did_you_mean(key, values)
+        near = suggest(key, values)
         detail = f"`{draft.address}` uses the parameter `{key}`, which {where} does not have."
-        detail += f" {near[0].upper()}{near[1:]}" if near else ""
+        detail += near
         hint = f"Known: {listed(values)}." if values else f"Declare it: params: {{{key}: …}}"
         self.faults.add("unknown-parameter", place, detail, hint, address=draft.address)
 

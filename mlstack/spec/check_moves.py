@@ -1,8 +1,7 @@
 """Announced renames: `moved`."""
 
-from mlstack.diagnostics import did_you_mean
 from mlstack.spec.address import Address, parse_address
-from mlstack.spec.faults import Faults
+from mlstack.spec.faults import Faults, suggest
 from mlstack.spec.file import File
 from mlstack.spec.node import Node
 from mlstack.spec.spec import Move
@@ -30,8 +29,8 @@ def build_moves(model: File, node: Node, known: set[Address], faults: Faults, *,
             detail = f"`{move.source}` still exists."
             faults.add("moved", place, detail, "Remove this move, or rename the resource.")
         elif not _exists(move.target, known) and not broken:
-            near = did_you_mean(move.target, known)
-            detail = f"`{move.target}` does not exist." + (f" {near[0].upper()}{near[1:]}" if near else "")
+            near = suggest(move.target, known)
+            detail = f"`{move.target}` does not exist." + near
             faults.add("moved", item.map["to"].place, detail, "Name the resource as it is called now.")
         elif any(move.source == other.source for other in found):
             faults.add("moved", place, f"`{move.source}` is moved twice.", "Keep one of them.")

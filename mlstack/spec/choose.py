@@ -1,7 +1,7 @@
 """Which environment and which profile are meant."""
 
-from mlstack.diagnostics import Position, did_you_mean
-from mlstack.spec.faults import Faults, listed
+from mlstack.diagnostics import Position
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.node import Node, find
 
 DEFAULT_ENVIRONMENT = "local"
@@ -34,10 +34,10 @@ def choose_environment(top: Node, asked: str | None, faults: Faults) -> str:
 def _check_known(asked: str, declared: dict[str, Node], section: Node, faults: Faults) -> None:
     if asked in declared or (not declared and asked == DEFAULT_ENVIRONMENT):
         return
-    near = did_you_mean(asked, declared)
+    near = suggest(asked, declared)
     place = section.key_place if declared else Position(section.mark.file, 1, 1)
     if declared:
-        detail = f"there is no environment `{asked}`." + (f" {near[0].upper()}{near[1:]}" if near else "")
+        detail = f"there is no environment `{asked}`." + near
         faults.add("unknown-environment", place, detail, f"Declared: {listed(declared)}.")
     else:
         detail = f"there is no environment `{asked}`: the file declares none, so there is only `{DEFAULT_ENVIRONMENT}`."
@@ -53,8 +53,8 @@ def choose_profile(top: Node, asked: str | None, faults: Faults) -> Node | None:
     declared = section.map if section is not None else {}
     if asked in declared:
         return declared[asked]
-    near = did_you_mean(asked, declared)
-    detail = f"there is no profile `{asked}`." + (f" {near[0].upper()}{near[1:]}" if near else "")
+    near = suggest(asked, declared)
+    detail = f"there is no profile `{asked}`." + near
     place = section.key_place if section is not None else Position(top.mark.file, 1, 1)
     hint = f"Declared: {listed(declared)}." if declared else f"Declare it: profiles: {{{asked}: {{params: {{…}}}}}}"
     faults.add("unknown-profile", place, detail, hint)

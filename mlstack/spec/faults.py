@@ -5,7 +5,7 @@ The summary of a fault is constant for its code, so that it can be searched for;
 
 from collections.abc import Iterable
 
-from mlstack.diagnostics import Diagnostic, MlstackError, Position
+from mlstack.diagnostics import Diagnostic, MlstackError, Position, did_you_mean
 
 SUMMARIES = {
     # reading
@@ -161,6 +161,12 @@ def listed(names: Iterable[str], *, none: str = "none", most: int = 12) -> str:
     if len(words) > most:
         return f"{', '.join(words[:most])} and {len(words) - most} more"
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """Return ` Did you mean "x"?`, to end a sentence with, for the nearest of `known`; "" if nothing is near."""
+    near = did_you_mean(word, known)
+    return f" {near[0].upper()}{near[1:]}" if near else ""
 
 
 def _line(texts: dict[str, list[str]], place: Position | None) -> str | None:

@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from mlstack.diagnostics import Position, did_you_mean
-from mlstack.spec.faults import Faults, listed
+from mlstack.diagnostics import Position
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.node import Node, planted
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ class _Scalar:
                 detail = f"`{name}` is a value and has no key `{key}`."
                 raise Refused("expression-undefined", detail, f"Write ${{{{ {name} }}}}.")
             if key not in value:
-                near = did_you_mean(key, value)
-                detail = f"`{name}` has no key `{key}`." + (f" {near[0].upper()}{near[1:]}" if near else "")
+                near = suggest(key, value)
+                detail = f"`{name}` has no key `{key}`." + near
                 hint = f"Known: {listed(value, none='none')}."
                 if root == "params" and not value:
                     hint = "Declare it under `params:`."
@@ -187,13 +187,9 @@ class _Scalar:
             raise Refused("expression-broken", "`env` is used as `env.NAME`.", "Name the variable: ${{ env.HOME }}.")
         name = reference.keys[0]
         if name not in self.all.variables:
-            near = did_you_mean(name, self.all.variables)
+            near = suggest(name, self.all.variables)
             detail = f"`env.{name}` is not among the names under the top-level `env:`."
-            hint = (
-                near[:1].upper() + near[1:]
-                if near
-                else f"Add it in mlstack.yaml: env: [{', '.join((*self.all.variables, name))}]"
-            )
+            hint = near.strip() or f"Add it in mlstack.yaml: env: [{', '.join((*self.all.variables, name))}]"
             raise Refused("variable-not-listed", detail, hint)
         self.all.used.add(name)
         if name in self.all.environ:
@@ -220,12 +216,12 @@ class _Scalar:
         from mlstack.spec.expression import Refused
 
         if self.params is not None and root in self.params:
-            near = f'did you mean "params.{root}"?'
+            near = f' Did you mean "params.{root}"?'
         elif self.matrix is not None and root in self.matrix:
-            near = f'did you mean "matrix.{root}"?'
+            near = f' Did you mean "matrix.{root}"?'
         else:
-            near = did_you_mean(root, _ROOTS)
-        detail = f"there is nothing called `{root}`." + (f" {near[0].upper()}{near[1:]}" if near else "")
+            near = suggest(root, _ROOTS)
+        detail = f"there is nothing called `{root}`." + near
         raise Refused(
             "expression-undefined", detail, f"Known: {listed(_ROOTS[:4])}; in a description also git and environment."
         )

@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mlstack.diagnostics import did_you_mean
-from mlstack.spec.faults import Faults, listed
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.interpolate import Interpolator
 from mlstack.spec.node import Node, merge, plain
 from mlstack.spec.paths import normalise
@@ -52,8 +51,8 @@ def override(scopes: Mapping[str, Scope], overrides: Mapping[str, str], faults: 
         scope = scopes.get(component)
         if scope is None:
             known = [name for name in scopes if name]
-            detail = f"`--set {written}`: there is no component `{component}`. {did_you_mean(component, known)}"
-            faults.add("invalid-override", None, detail.strip(), f"Components: {listed(known)}.")
+            detail = f"`--set {written}`: there is no component `{component}`.{suggest(component, known)}"
+            faults.add("invalid-override", None, detail, f"Components: {listed(known)}.")
             continue
         if key.startswith("params.") and not find_key(scope.params.values, key)[0]:
             key = key.removeprefix("params.")
@@ -61,10 +60,8 @@ def override(scopes: Mapping[str, Scope], overrides: Mapping[str, str], faults: 
             if scope.is_broken_params:
                 continue
             names = list(scope.params.values)
-            near = did_you_mean(key, names)
-            detail = f"`--set {written}`: there is no such parameter." + (
-                f" {near[0].upper()}{near[1:]}" if near else ""
-            )
+            near = suggest(key, names)
+            detail = f"`--set {written}`: there is no such parameter." + near
             hint = f"Parameters: {listed(names)}." if names else "The file declares no parameters: write params: {…}."
             faults.add("invalid-override", None, detail, hint)
             continue

@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 
-from mlstack.diagnostics import did_you_mean
-from mlstack.spec.faults import Faults, listed
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.node import Node, merge
 from mlstack.spec.scope import Scope
 
@@ -23,7 +22,7 @@ def overlay(patch: Node, scopes: Mapping[str, Scope], faults: Faults, *, is_prof
                 faults.add(
                     "unknown-component",
                     child.key_place,
-                    f"there is no component `{component}`. {did_you_mean(component, known)}".strip(),
+                    f"there is no component `{component}`.{suggest(component, known)}",
                     f"Components: {listed(known)}.",
                 )
             elif _fits(scope, section, name, child, faults, is_profile=is_profile):
@@ -49,9 +48,9 @@ def _fits(scope: Scope, section: str, name: str, patch: Node, faults: Faults, *,
         return True
     known = scope.node.get(section)
     names = list(known.map) if known is not None else []
-    near = did_you_mean(name, names)
+    near = suggest(name, names)
     where = f"component `{scope.name}`" if scope.name else "the file"
-    detail = f"{where} has no `{section}.{name}` to change." + (f" {near[0].upper()}{near[1:]}" if near else "")
+    detail = f"{where} has no `{section}.{name}` to change." + near
     faults.add("unknown-reference", patch.key_place, detail, f"Declared: {listed(names)}.")
     return False
 

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from mlstack.diagnostics import Position, did_you_mean
+from mlstack.diagnostics import Position
 from mlstack.spec.address import NAME, Address, Kind, make_address
-from mlstack.spec.faults import Faults, listed
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.matrix import normal_instance
 from mlstack.spec.scope import Scope
 
@@ -79,9 +79,9 @@ class Index:
         home = self.home(scope, reference)
         kind, name = reference.kind, reference.name
         if home is None:
-            near = did_you_mean(reference.component or "", filter(None, self.scopes))
+            near = suggest(reference.component or "", filter(None, self.scopes))
             known = listed(filter(None, self.scopes))
-            detail = f"{by} refers to the component `{reference.component}`, which does not exist. {near}".strip()
+            detail = f"{by} refers to the component `{reference.component}`, which does not exist.{near}"
             self.faults.add("unknown-reference", place, detail, f"Components: {known}.")
             return []
         if name not in home.names(kind):
@@ -100,10 +100,8 @@ class Index:
         if not reference.instance:
             return [home.address(kind, name, instance) for instance in sorted(instances)]
         if reference.instance not in instances:
-            near = did_you_mean(reference.instance, instances)
-            detail = f"`{base}` has no instance [{reference.instance}]." + (
-                f" {near[0].upper()}{near[1:]}" if near else ""
-            )
+            near = suggest(reference.instance, instances)
+            detail = f"`{base}` has no instance [{reference.instance}]." + near
             known = listed((f"{base}[{instance}]" for instance in instances), most=6)
             self.faults.add("unknown-reference", place, detail, f"Its instances: {known}.")
             return []
@@ -113,9 +111,8 @@ class Index:
         kind, name = reference.kind, reference.name
         written = make_address(kind, name, component=home.name)
         detail = f"{by} refers to `{written}`, which does not exist."
-        near = did_you_mean(name, home.names(kind))
-        if near:
-            detail += f" {near[0].upper()}{near[1:]}"
+        near = suggest(name, home.names(kind))
+        detail += near
         elsewhere = [other for other in self.scopes.values() if name in other.names(kind) and other is not home]
         if elsewhere and kind is not Kind.POOL:
             prefix = elsewhere[0].name or ""

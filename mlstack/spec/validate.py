@@ -8,9 +8,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from mlstack.diagnostics import did_you_mean
 from mlstack.spec.expand import Shape, fields_of
-from mlstack.spec.faults import Faults, listed
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.file import EnvironmentModel, File
 from mlstack.spec.node import Node, find, plain
 from mlstack.spec.patch import PATCHED
@@ -139,8 +138,8 @@ class _Fault:
             return
         subject = f"`{self.above}`" if self.above else "the file"
         meant = _MEANT.get(self.name.lower(), "")
-        near = f'did you mean "{meant}"?' if meant in known else did_you_mean(self.name, known)
-        detail = f"{subject} has no key `{self.name}`." + (f" {near[0].upper()}{near[1:]}" if near else "")
+        near = f' Did you mean "{meant}"?' if meant in known else suggest(self.name, known)
+        detail = f"{subject} has no key `{self.name}`." + near
         looks_like_path = "/" in self.name or self.name.endswith((".json", ".csv", ".yaml"))
         if looks_like_path and "path" in known:
             hint = f"Write {{path: {self.name}, …}}."
@@ -185,10 +184,8 @@ class _Fault:
 
     def literal(self) -> None:
         choices = [choice.strip("'") for choice in str(self.context["expected"]).replace(" or ", ", ").split(", ")]
-        near = did_you_mean(str(self.node.value), choices)
-        detail = f"`{self.where}` cannot be {found_word(self.node.value)}." + (
-            f" {near[0].upper()}{near[1:]}" if near else ""
-        )
+        near = suggest(str(self.node.value), choices)
+        detail = f"`{self.where}` cannot be {found_word(self.node.value)}." + near
         self.faults.add("invalid-value", self.node.place, detail, f"Possible: {listed(choices)}.")
 
     def purpose(self) -> str:

@@ -5,12 +5,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from catalogue import BAD, GOOD, cases, faults_of, load_case, shown
 
 from mlstack.spec.faults import SUMMARIES, Faults
 from mlstack.spec.node import plain
 from mlstack.spec.read_yaml import read_yaml
 from mlstack.spec.schema import export_schema
+from tests.unit.spec.catalogue import BAD, GOOD, cases, faults_of, load_case, shown
 
 BAD_CASES = list(cases(BAD))
 GOOD_CASES = list(cases(GOOD))
