@@ -153,7 +153,7 @@ class LiveProgress:
         room = max(1, min(_MOST_LINES, height - 3))
         items = list(self._running.items())
         shown = items if len(items) <= room else items[: room - 1]
-        names = max(columns(plain(address)) for address, _ in shown)
+        names = max((columns(plain(address)) for address, _ in shown), default=0)
         lines = [self._live_line(address, step, width, names) for address, step in shown]
         if len(shown) < len(items):
             lines.append(cut(f"  and {len(items) - len(shown)} more running", width - 1, ellipsis="~"))

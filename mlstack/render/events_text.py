@@ -23,7 +23,7 @@ from mlstack.render.words import ACTIONS
 from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.state.state import StepResult
 
-Write = Callable[[str], None]
+Write = Callable[[str], object]
 """Takes text that ends in a newline."""
 
 _QUIET_PERIOD = 30.0

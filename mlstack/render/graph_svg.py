@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from mlstack.render.columns import columns
+from mlstack.render.escape import plain
 from mlstack.render.graph_layout import Layout, Point, lay_out
 from mlstack.render.graph_picture import Node, Picture, used_kinds
 from mlstack.render.graph_text import ACTION_STROKES, FILLS
@@ -150,4 +151,4 @@ def _legend(picture: Picture, y: float) -> Iterable[str]:
 
 
 def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    return plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")

@@ -1,6 +1,7 @@
 """The graph for tools that draw: Mermaid (GitHub shows it in Markdown) and DOT (Graphviz)."""
 
 from mlstack.graph.change import Action
+from mlstack.render.escape import plain
 from mlstack.render.graph_picture import Node, Picture, used_kinds
 from mlstack.spec.address import Kind
 
@@ -99,7 +100,7 @@ def render_dot(picture: Picture) -> str:
 
 
 def _dot_escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    return plain(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _names(picture: Picture) -> dict[str, str]:

@@ -18,10 +18,16 @@ from mlstack.render.plan_markdown import LIMIT, render_plan_markdown
 from mlstack.render.plan_text import render_plan
 from mlstack.render.style import Style
 from mlstack.render.words import _REASONS, ACTIONS, action_sentence, because
+from tests.unit.render.plans_by_hand import made_plans
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "render"
 NAMES = ["stages", "endpoints", "matrix", "hostile", "empty"]
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture(scope="module")
+def plans() -> dict[str, Plan]:
+    return made_plans()
 
 
 def check(name: str, text: str) -> None:

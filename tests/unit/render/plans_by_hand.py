@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import pytest
-
 from mlstack.diagnostics import Diagnostic, Position, Severity
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.planner.plan import Plan, Scope, Step
@@ -205,6 +203,5 @@ PLANS = {
 }
 
 
-@pytest.fixture(scope="session")
-def plans() -> dict[str, Plan]:
+def made_plans() -> dict[str, Plan]:
     return {name: make() for name, make in PLANS.items()}
