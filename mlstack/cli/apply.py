@@ -8,7 +8,8 @@ import typer
 from mlstack.cli import options
 from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, carry_out, confirm, locked, refuse_errored, show_before
 from mlstack.cli.plan import build_scope
-from mlstack.cli.project import make_plan, open_project
+from mlstack.cli.project import Project, make_plan, open_project
+from mlstack.cli.results import keep_results
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.planner.plan import Plan
@@ -16,6 +17,9 @@ from mlstack.planner.plan import Plan
 PlanFileArgument = Annotated[
     Path | None, typer.Argument(metavar="[PLANFILE]", help="A plan saved by `mlstack plan --out`.")
 ]
+
+
+Commit = Annotated[bool, typer.Option("--commit", help="Commit the results (dvc.lock and the like) afterwards.")]
 
 
 def apply(
@@ -29,6 +33,7 @@ def apply(
     parallelism: options.Parallelism = None,
     lock_timeout: options.LockTimeout = "0s",
     locked_: options.Locked = None,
+    commit: Commit = False,
     yes: options.Yes = False,
 ) -> int:
     """Make it so: carry out the plan.
@@ -53,11 +58,28 @@ def apply(
         if saved is not None:
             _check_fresh(saved, planned.plan)
         refuse_errored(planned)
+        _check_clean(project, planned.plan)
         show_before(settings, planned)
         if planned.plan.pending and saved is None:
             confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
         order = Order(operation="destroy" if scope.destroy else "apply", parallelism=parallelism or DEFAULT_PARALLELISM)
-        return carry_out(settings, project, planned, lock=lock, order=order)
+        code = carry_out(settings, project, planned, lock=lock, order=order)
+        keep_results(project, commit=commit and code == ExitCode.OK, operation="mlstack apply")
+        return code
+
+
+def _check_clean(project: Project, plan: Plan) -> None:
+    """Refuse an environment with `require_clean` what no commit would say."""
+    if project.spec.require_clean and plan.dirty and plan.pending:
+        raise MlstackError(
+            Diagnostic(
+                code="work-tree-dirty",
+                summary="The work tree has changes that are not committed",
+                detail=f'Environment "{project.spec.environment}" has `require_clean`: only a commit is applied.',
+                hint="Commit them, or put them aside with git stash.",
+                command="git status",
+            )
+        )
 
 
 def _saved(planfile: Path | None, has_options: bool) -> Plan | None:

@@ -1,0 +1,40 @@
+"""What is left for Git after an apply: `dvc.lock` and its company are the record of results."""
+
+from mlstack.cli.console import note
+from mlstack.cli.project import Project
+from mlstack.gitops.commit import commit_paths, uncommitted
+from mlstack.graph.graph import GENERATED_PARAMS
+from mlstack.graph.lock import LOCK_FILE
+from mlstack.spec.spec import Dataset, Stage
+
+_MOST_NAMED = 6
+
+
+def keep_results(project: Project, *, commit: bool, operation: str) -> None:
+    """Commit what apply has recorded, or remind that it wants to be committed."""
+    waiting = uncommitted(project.root, record_paths(project))
+    if not waiting:
+        return
+    if commit:
+        made = commit_paths(project.root, waiting, message=f"Record results of {operation}")
+        note(f"Committed {len(waiting)} files as {made[:10]}.")
+        return
+    note(
+        f"\nGit is the record of results. Not committed yet: {', '.join(waiting[:6])}{' …' if len(waiting) > 6 else ''}"
+    )
+    note("\n    git add -A && git commit\n\n(or `mlstack apply --commit` next time)")
+
+
+def record_paths(project: Project) -> list[str]:
+    """Return every path, relative to the project folder, that an apply may have written for Git to keep."""
+    paths = {LOCK_FILE, ".gitignore"}
+    for directory in project.spec.directories:
+        prefix = "" if directory == "." else f"{directory}/"
+        paths |= {f"{prefix}{name}" for name in ("dvc.yaml", "dvc.lock", GENERATED_PARAMS)}
+    for stage in project.spec.of(Stage).values():
+        for out in stage.outs:
+            paths.add(f"{out.path.rpartition('/')[0]}/.gitignore".lstrip("/") if out.cache else out.path)
+    for dataset in project.spec.of(Dataset).values():
+        if dataset.address in project.graph.datasets:
+            paths |= {f"{dataset.path}.dvc", f"{dataset.path.rpartition('/')[0]}/.gitignore".lstrip("/")}
+    return sorted(paths)

@@ -1,0 +1,123 @@
+"""SIGKILL of `mlstack apply` at any moment, and of the stages too: the next apply converges and runs nothing twice."""
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.workspace import BIN, Workspace, clean_environment
+
+pytestmark = pytest.mark.e2e
+
+# Each stage says in a file outside of its outputs that it began and that it ended: what ran twice is seen there.
+STAGE = 'echo "$MLSTACK_STAGE began" >> "$WITNESS"; sleep 0.4; cat {source} > {out}; echo {name} >> {out}; '
+STAGE += 'echo "$MLSTACK_STAGE ended" >> "$WITNESS"'
+
+
+@pytest.fixture
+def project(tmp_path: Path, shared_cache: Path) -> Workspace:
+    root = tmp_path / "project"
+    root.mkdir()
+    (tmp_path / "home").mkdir()
+    environment = clean_environment(tmp_path / "home", shared_cache) | {"WITNESS": str(tmp_path / "witness")}
+    workspace = Workspace(root, environment)
+    (root / "in.txt").write_text("in\n", encoding="utf-8")
+    lines = ["version: 1", "project: killed", "stages:"]
+    for chain in "ab":
+        source, dep = "in.txt", "in.txt"
+        for number in range(3):
+            name, out = f"{chain}{number}", f"{chain}{number}.txt"
+            command = STAGE.format(source=source, out=out, name=name)
+            lines += [f"  {name}:", f"    cmd: '{command}'", f"    deps: [{dep}]", f"    outs: [{out}]"]
+            source, dep = out, f"stages.{name}"
+    (root / "mlstack.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    workspace.git("init", "-q", "-b", "main")
+    workspace.dvc("init", "-q")
+    workspace.commit("Start")
+    return workspace
+
+
+def witnessed(project: Workspace) -> dict[str, tuple[int, int]]:
+    """How often each stage began and ended."""
+    path = Path(project.environment["WITNESS"])
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    stages = {line.split()[0] for line in lines if line}
+    return {stage: (lines.count(f"{stage} began"), lines.count(f"{stage} ended")) for stage in stages}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_killed_apply_is_followed_by_one_that_converges(project: Workspace, seed: int) -> None:
+    dice = random.Random(seed)
+    for _ in range(3):
+        apply = start_apply(project)
+        time.sleep(dice.uniform(0.1, 1.4))
+        apply.send_signal(signal.SIGKILL)
+        apply.communicate()
+    project.mlstack("apply", "--yes", "--lock-timeout", "30s")
+    project.assert_settled()
+    assert len(witnessed(project)) == 6
+    for stage, (began, ended) in witnessed(project).items():
+        assert (began, ended) == (1, 1), f"{stage} began {began} times and ended {ended} times"
+    assert (project.root / "b2.txt").read_text(encoding="utf-8") == "in\nb0\nb1\nb2\n"
+
+
+def test_killed_stages_run_again_and_only_they(project: Workspace) -> None:
+    apply = start_apply(project)
+    until(lambda: sum(ended for _, ended in witnessed(project).values()) >= 2)
+    apply.send_signal(signal.SIGKILL)
+    apply.communicate()
+    project.kill_everything()
+    project.mlstack("apply", "--yes", "--lock-timeout", "30s")
+    project.assert_settled()
+    for stage, (began, ended) in witnessed(project).items():
+        assert ended == 1, f"{stage} began {began} times and ended {ended} times"
+
+
+def test_first_interrupt_finishes_what_runs_and_starts_no_more(project: Workspace) -> None:
+    apply = start_apply(project)
+    until(lambda: bool(witnessed(project)))
+    apply.send_signal(signal.SIGINT)
+    said = apply.communicate(timeout=60)[0]
+    assert apply.returncode == 130, said
+    assert "not started" in said.lower(), said
+    assert all(began == ended for began, ended in witnessed(project).values())
+    project.mlstack("apply", "--yes")
+    project.assert_settled()
+    assert all(counts == (1, 1) for counts in witnessed(project).values())
+
+
+def test_second_interrupt_stops_now(project: Workspace) -> None:
+    project.edit("mlstack.yaml", "sleep 0.4", "sleep 20")
+    apply = start_apply(project)
+    until(lambda: bool(witnessed(project)))
+    apply.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    apply.send_signal(signal.SIGINT)
+    said = apply.communicate(timeout=60)[0]
+    assert apply.returncode == 130, said
+    assert all(ended == 0 for _, ended in witnessed(project).values())
+    assert not project.processes(), "nothing is left behind"
+
+
+def start_apply(project: Workspace) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [BIN / "mlstack", "apply", "--yes", "--lock-timeout", "30s"],
+        cwd=project.root,
+        env=dict(project.environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # so that a signal to it is not one to the test
+    )
+
+
+def until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
