@@ -22,6 +22,7 @@ AFTER_TERM = 2.0  # ... and then, between SIGTERM and SIGKILL
 AFTER_KILL = 5.0  # seconds after SIGKILL until a process that cannot be ended is given up
 LOOK_AGAIN_MS = 20.0
 WATCHED_FILES = 10_000
+KILLED_BY_OTHERS = "mlstack did not send that; a person did, or a guard of memory such as systemd-oomd"
 
 
 class Order:
@@ -238,7 +239,7 @@ class Run:
         starved = out_of_memory_kills() > self._oom_before
         if self.exit_code == 128 + signal.SIGKILL:
             self.cause = "out-of-memory" if starved else "error"
-            self.detail = "the kernel ended it for lack of memory" if starved else "somebody killed it (SIGKILL)"
+            self.detail = "the kernel ended it for lack of memory" if starved else KILLED_BY_OTHERS
         elif self.exit_code != 0:
             self.cause = "error"
             if starved:

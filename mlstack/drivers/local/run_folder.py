@@ -25,7 +25,10 @@ Cause = Literal["error", "timeout", "hang", "out-of-memory", "cancelled"]
 
 
 class SavedOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What was started, for people and for those who follow; names of secrets, never values."""
+    """What was started, for people and for those who follow. Of secrets it has names, never values.
+
+    `unmasked` are those whose values are too short to be masked in the log.
+    """
 
     address: Address
     fingerprint: str
@@ -38,6 +41,7 @@ class SavedOrder(msgspec.Struct, frozen=True, kw_only=True):
     grace: float
     resources: dict[str, float] = {}
     secrets: tuple[str, ...] = ()
+    unmasked: tuple[str, ...] = ()
     format: int = 1
 
 

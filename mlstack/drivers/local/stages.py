@@ -24,12 +24,13 @@ from mlstack.drivers.local.run_folder import (
     SavedResult,
     keep_earlier_attempt,
     name_process,
+    read_order,
     read_result,
     running_pid,
     take,
 )
 from mlstack.drivers.local.start_run import build_message, grace_of, hand_over, launch
-from mlstack.drivers.secrets import SecretValues, resolve_secrets
+from mlstack.drivers.secrets import SHORTEST, SecretValues, resolve_secrets
 from mlstack.spec.spec import Pool, Stage
 from mlstack.state.identity import host_name, process_started
 from mlstack.state.state import RunRecord
@@ -96,6 +97,7 @@ class LocalStages:
         folder = Path(run.folder) if run.folder else order.folder
         watch = RunWatch(run, folder, self._children.pop(run.pid or 0, None))
         tail = LogTail(folder)
+        _warn_of_unmasked(folder, say)
         give_up_at: float | None = None
         while not watch.ended(_LOOK_EVERY):
             line = tail.newest()
@@ -148,6 +150,7 @@ class LocalStages:
             grace=grace_of(stage),
             resources=order.resources,
             secrets=tuple(secrets),
+            unmasked=secrets.unmasked(),
         )
         (order.folder / ORDER).write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=2) + b"\n")
         return mark
@@ -194,6 +197,12 @@ def describe_end(result: SavedResult, stage: Stage) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------- words
+
+
+def _warn_of_unmasked(folder: Path, say: Say) -> None:
+    saved = read_order(folder)
+    if saved is not None and saved.unmasked:
+        say(f"too short to be masked in the log (under {SHORTEST} characters): {', '.join(saved.unmasked)}")
 
 
 def _seconds(value: float | None) -> str:

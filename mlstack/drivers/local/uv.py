@@ -148,7 +148,7 @@ def _run(arguments: list[str], order: InstallOrder, say: Say) -> None:
         assert process.stderr is not None  # noqa: S101 - it is a pipe
         for raw in process.stderr:
             line = _CREDENTIALS.sub("***@", raw.rstrip())
-            if line.strip():
+            if line.strip() and not line.startswith("Activate with:"):  # nobody is to activate it
                 lines.append(line)
                 say(line.strip())
     if process.returncode != 0:

@@ -59,6 +59,12 @@ def test_a_secret_is_not_in_the_command_line_nor_in_the_process_around(runs: Run
     assert runs.wait(order, run).cause is None
 
 
+def test_a_secret_that_is_too_short_to_be_masked_is_said(runs: Runs) -> None:
+    runs.secrets |= {"PIN": "123", "TOKEN": "hunter22"}
+    runs.run(runs.order("true"))
+    assert runs.said == ["too short to be masked in the log (under 4 characters): PIN"]
+
+
 # ---------------------------------------------------------------------------------------------------- form
 
 

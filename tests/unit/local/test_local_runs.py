@@ -12,6 +12,7 @@ import pytest
 
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.base import RunResult
+from mlstack.drivers.local.launch import KILLED_BY_OTHERS
 from mlstack.drivers.local.run_folder import read_result, running_pid
 from mlstack.spec.spec import Checkpoint, Timeout
 from tests.unit.local.local_runs import Runs, eventually, is_there, log_of
@@ -42,7 +43,7 @@ def test_success(runs: Runs) -> None:
         ("no-such-command", 127, "exit code 127: the command was not found"),
         (": > plain; ./plain", 126, "exit code 126: the command cannot be executed"),
         ("kill -SEGV $$", 139, "exit code 139: ended by SIGSEGV"),
-        ("kill -9 $$", 137, "exit code 137: ended by SIGKILL; somebody killed it (SIGKILL)"),
+        ("kill -9 $$", 137, "exit code 137: ended by SIGKILL; " + KILLED_BY_OTHERS),
     ],
 )
 def test_failure(runs: Runs, cmd: str, code: int, detail: str) -> None:
