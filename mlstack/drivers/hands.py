@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mlstack.drivers.base import Driver, ResultStore, RunOrder, SupportsRun
+from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.drivers.dvc.store import DvcResults
 from mlstack.drivers.local.admission import StageAdmission
 from mlstack.drivers.local.capacity import resources_of
@@ -18,6 +18,7 @@ from mlstack.graph.hash_cache import HashCache
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Endpoint, Stage
 from mlstack.state.environment_folder import OWN_FOLDER
+from mlstack.state.state import RunRecord
 
 
 class LocalHands:
@@ -43,34 +44,52 @@ class LocalHands:
             self._runners.setdefault(target, load_driver(Kind.STAGE, target)())
         return self._runners[target]
 
-    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str]) -> RunOrder:
-        """Decide everything about one run. Its Python environment is made if it is not there yet."""
-        pool = pool_of(stage, self._graph)
-        resources = resources_of(stage, pool)
+    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
+        """Decide everything about one run. Its Python environment is made if it is not there yet.
+
+        `extra` are the variables that go with its share (GPUs); what the stage itself sets goes before them.
+        """
+        resources = resources_of(stage, pool_of(stage, self._graph))
         environment = build_stage_environment(
             stage,
             self._graph,
             root=self._root,
             resources=resources,
             attempt=attempt,
-            python=self._python_variables(stage),
+            python=self._python_variables(stage, say),
+            inherited={**os.environ, **extra},
         )
+        return self._order(stage, fingerprint, attempt=attempt, resources=resources, environment=environment)
+
+    def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:
+        """Return what is needed to follow a run that was started before: nothing is made."""
+        return self._order(stage, run.fingerprint, attempt=run.attempt, resources={}, environment={})
+
+    def _order(
+        self,
+        stage: Stage,
+        fingerprint: str,
+        *,
+        attempt: int,
+        resources: dict[str, float],
+        environment: dict[str, str],
+    ) -> RunOrder:
         return RunOrder(
             stage=stage,
-            pool=pool,
+            pool=pool_of(stage, self._graph),
             fingerprint=fingerprint,
             folder=folder_of(self._root / OWN_FOLDER / "runs", stage.address, fingerprint),
             root=self._root,
             resources=resources,
-            environment=environment | dict(extra),
+            environment=environment,
             attempt=attempt,
         )
 
-    def _python_variables(self, stage: Stage) -> Mapping[str, str] | None:
+    def _python_variables(self, stage: Stage, say: Say) -> Mapping[str, str] | None:
         identity = self._graph.environments.get(stage.address)
         if stage.python.system or identity is None:
             return None
-        ensure_environment(stage.python, identity, root=self._root, directory=stage.directory, say=lambda _line: None)
+        ensure_environment(stage.python, identity, root=self._root, directory=stage.directory, say=say)
         return python_variables(
             stage.python,
             identity,

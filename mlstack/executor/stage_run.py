@@ -123,14 +123,15 @@ def _attempts(work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str
     first_failure: dict[str, float] = {}
     attempt = 1
     while True:
-        order = work.hands.order(stage, claim.fingerprint, attempt=attempt, extra=variables)
+        say = work.say(stage.address)
+        order = work.hands.order(stage, claim.fingerprint, attempt=attempt, extra=variables, say=say)
         runner = work.hands.runner(stage)
         pid, started = runner.start(order)
         claim = msgspec.structs.replace(
             claim, status="running", pid=pid, started=started, folder=str(order.folder), attempt=attempt
         )
         work.store.update_run(claim)
-        result = runner.wait(order, claim, say=work.say(stage.address), stop=work.interrupt.now)
+        result = runner.wait(order, claim, say=say, stop=work.interrupt.now)
         if result.cause is None:
             return claim
         failures[result.cause] += 1
@@ -146,13 +147,13 @@ def _attempts(work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str
         if not again:
             _give_up(work, stage, claim, order, result)
         attempt += 1
-        work.say(stage.address)(f"{result.detail or result.cause}; attempt {attempt} begins")
+        say(f"{result.detail or result.cause}; attempt {attempt} begins")
         work.hands.results.prepare(stage.address)
 
 
 def _follow(work: Work, stage: Stage, claim: RunRecord) -> RunRecord:
     """Wait for a run that another applier started."""
-    order = work.hands.order(stage, claim.fingerprint, attempt=claim.attempt, extra={})
+    order = work.hands.order_of(stage, claim)
     runner: SupportsRun = work.hands.runner(stage)
     result = runner.wait(order, claim, say=work.say(stage.address), stop=work.interrupt.now)
     if result.cause is not None:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Driver, ResultStore, RunOrder, SupportsRun
+from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.executor.events import Event, StepProgress, StepRefined
 from mlstack.executor.interrupt import Interrupt
 from mlstack.graph.change import Action, Change
@@ -21,7 +21,7 @@ from mlstack.planner.stages import Decision, decide_stage
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Endpoint, Model, Stage
 from mlstack.state.protocols import StateStore
-from mlstack.state.state import Entry, Record
+from mlstack.state.state import Entry, Record, RunRecord
 
 StepEvent = Literal["step-started", "step-done", "step-failed"]
 
@@ -67,8 +67,12 @@ class Hands(Protocol):
         """Return what runs this stage."""
         ...
 
-    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str]) -> RunOrder:
+    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
         """Decide everything about one run: its folder, its environment (made if need be), its share."""
+        ...
+
+    def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:
+        """Return what is needed to follow a run that was started before: nothing is made."""
         ...
 
     def driver(self, endpoint: Endpoint) -> Driver:

@@ -228,7 +228,11 @@ class FakeHands:
         del stage
         return FakeRunner(self.world)
 
-    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str]) -> RunOrder:
+    def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:
+        return self.order(stage, run.fingerprint, attempt=run.attempt, extra={}, say=lambda _line: None)
+
+    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
+        del say
         return RunOrder(
             stage=stage,
             pool=Pool(address=stage.pool),

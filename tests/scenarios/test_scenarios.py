@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -28,12 +29,7 @@ def play(project: FakeProject, act: dict[str, Any], *, where: str) -> None:
     change_world(project, act.get("change", {}))
     if "accept" in act:
         project.accept(act["accept"])
-    scope = Scope(
-        **{
-            key: tuple(map(Address, value)) if isinstance(value, list) else value
-            for key, value in act.get("scope", {}).items()
-        }
-    )
+    scope = msgspec.convert(act.get("scope", {}), Scope)
     plan, _, _ = project.plan(scope)
     assert rows_of(plan) == expected_rows(act.get("plan", {})), where
     if "diagnostics" in act:
