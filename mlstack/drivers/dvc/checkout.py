@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
@@ -36,7 +36,7 @@ class Workspace:
             return False
         return present is not None and present.md5 == digest.md5
 
-    def check_out(self, path: str, digest: FileDigest, *, executable: Collection[str] = ()) -> None:
+    def check_out(self, path: str, digest: FileDigest, *, executable: bool = False) -> None:
         """Put content from the cache at `path`. Raises `MlstackError` if it is not there or damaged."""
         target = f"{self._root}/{path}"
         try:
@@ -45,7 +45,7 @@ class Workspace:
                 return
             source = self._verified(path, digest.md5)
             self.clear(path)
-            self._placer.place(source, target, executable=path in executable)
+            self._placer.place(source, target, executable=executable)
         except OSError as error:
             raise MlstackError(_failed(path, error)) from error
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Position
-from mlstack.drivers.dvc.documents import read_document, write_durably
+from mlstack.drivers.dvc.documents import parse_document, read_document, write_durably
 from mlstack.drivers.dvc.entries import DEFAULT_PARAMS, to_directory
+from mlstack.drivers.dvc.lockfile import split_text
 from mlstack.drivers.dvc.yaml_text import dump_yaml, update_yaml
 from mlstack.graph.graph import GENERATED_PARAMS, ResourceGraph, StageInputs
 from mlstack.spec.address import Address
@@ -123,6 +124,10 @@ class Definitions:
         text = (self._root / path).read_text(encoding="utf-8")
         if unchanged:
             return text
+        present = parse_document(text.encode(), path).get("stages") or {}
+        merged = _merge_text(text, present, wanted, path)
+        if merged is not None:
+            return merged
         data, dump = update_yaml(text)
         stages = data.setdefault("stages", {})
         for name in [name for name, stage in stages.items() if address_of(stage) is not None and name not in wanted]:
@@ -132,8 +137,42 @@ class Definitions:
                 stages[name] = stage
         if not stages:
             del data["stages"]
-        merged: str = dump(data)
-        return merged
+        dumped: str = dump(data)
+        return dumped
+
+
+def _merge_text(text: str, present: Mapping[str, Any], wanted: Mapping[str, Any], path: str) -> str | None:
+    """Change only the lines of our stages; None where that does not come out right (an unusual layout)."""
+    parts = split_text(text, list(present), path)
+    if parts is None:
+        return None
+    blocks: dict[str, str] = {}
+    for name, block in parts.blocks.items():
+        if address_of(present[name]) is None or present[name] == wanted.get(name):
+            blocks[name] = block
+        elif name in wanted:
+            blocks[name] = dump_yaml({name: wanted[name]}, indent=2) + _trailing_comment(block)
+        elif blocks:
+            last = next(reversed(blocks))
+            blocks[last] += _trailing_comment(block)
+    added = {name: stage for name, stage in wanted.items() if name not in blocks}
+    blocks |= {name: dump_yaml({name: stage}, indent=2) for name, stage in added.items()}
+    merged = f"{parts.header}{''.join(blocks.values())}{parts.tail}"
+    theirs = {name: stage for name, stage in present.items() if address_of(stage) is None}
+    try:
+        is_right = parse_document(merged.encode(), path).get("stages") == {**theirs, **wanted}
+    except MlstackError:
+        return None
+    return merged if is_right else None
+
+
+def _trailing_comment(block: str) -> str:
+    """Return the comments and empty lines at the end of a block: they belong to what follows."""
+    lines = block.splitlines(keepends=True)
+    end = len(lines)
+    while end > 1 and (not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#")):
+        end -= 1
+    return "".join(lines[end:])
 
 
 def path_in(directory: str, name: str) -> str:

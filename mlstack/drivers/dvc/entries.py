@@ -18,13 +18,13 @@ class RecordedStage(msgspec.Struct, frozen=True):
     """One entry of `dvc.lock` or of the run-cache.
 
     `entry` is None for what mlstack cannot express (an external dependency, for example). `executable` are the paths
-    that had the execute bit: DVC records it, and it is part of DVC's run-cache key. `is_list` says that the command is
-    a list in DVC's file.
+    that had the execute bit: DVC records it, and it is part of DVC's run-cache key. `is_normalised` says that
+    the command is written in another form there: as a list, or with blanks around it.
     """
 
     entry: LockEntry | None
     executable: frozenset[str] = frozenset()
-    is_list: bool = False
+    is_normalised: bool = False
 
 
 class MalformedEntryError(ValueError):
@@ -47,7 +47,8 @@ def read_entry(data: Mapping[str, Any], directory: str) -> RecordedStage:
     """Read one entry as DVC wrote it. Raises `MalformedEntryError` for what DVC itself would refuse or misread."""
     if not isinstance(data, Mapping) or not data.get("cmd"):
         raise MalformedEntryError("it has no `cmd`")
-    cmd = data["cmd"]
+    written = data["cmd"]
+    cmd = ("\n".join(map(str, written)) if isinstance(written, list) else str(written)).strip()
     deps, outs = data.get("deps") or [], data.get("outs") or []
     executable: set[str] = set()
     hashed_deps = _read_items(deps, directory, executable)
@@ -58,13 +59,13 @@ def read_entry(data: Mapping[str, Any], directory: str) -> RecordedStage:
     entry = None
     if hashed_deps is not None and hashed_outs is not None:
         key = EntryKey(
-            cmd="\n".join(cmd) if isinstance(cmd, list) else str(cmd),
+            cmd=cmd,
             deps=hashed_deps,
             params=params,
             out_paths=tuple(out.path for out in hashed_outs),
         )
         entry = LockEntry(key=key, outs=hashed_outs)
-    return RecordedStage(entry, frozenset(executable), isinstance(cmd, list))
+    return RecordedStage(entry, frozenset(executable), cmd != written)
 
 
 def _read_items(items: Any, directory: str, executable: set[str]) -> tuple[Hashed, ...] | None:

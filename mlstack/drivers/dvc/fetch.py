@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO, Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
@@ -53,6 +53,8 @@ def fetch_source(url: str, folder: Path, *, root: Path, address: Address, say: S
         return _fetch_other(url, parts.scheme, target, address)
     except (URLError, HTTPException, TimeoutError, OSError) as error:
         _remove(target)
+        if isinstance(error, HTTPError):
+            error.close()  # it holds the connection
         raise MlstackError(_failed(url, error, address)) from error
     except BaseException:
         _remove(target)

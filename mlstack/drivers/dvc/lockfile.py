@@ -15,7 +15,7 @@ from mlstack.drivers.dvc.yaml_text import dump_yaml, load_yaml
 LOCK_NAME = "dvc.lock"
 LOCK_SCHEMA = "2.0"
 _CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
-_STAGE_LINE = re.compile(r"^  (?![ #])\S.*:\s*$")
+_STAGE_LINE = re.compile(r"^  (?![ #])\S.*:\s*(?:#.*)?$")
 
 
 class LockText(msgspec.Struct):
@@ -96,7 +96,7 @@ def parse_lock(content: bytes, directory: str) -> tuple[LockFile, LockText]:
     if data.get("schema") != LOCK_SCHEMA:
         raise MlstackError(_other_schema(path, data.get("schema")))
     stages = data.get("stages") or {}
-    parts = _split(text, list(stages), path) or _rebuild(data)
+    parts = split_text(text, list(stages), path) or _rebuild(data)
     return LockFile(_read_stages(stages, directory, path, text)), parts
 
 
@@ -117,8 +117,11 @@ def _read_stages(
     return found
 
 
-def _split(text: str, names: list[str], path: str) -> LockText | None:
-    """Take the text apart by its indentation; None if it is not laid out as DVC writes it."""
+def split_text(text: str, names: list[str], path: str) -> LockText | None:
+    """Take the text of a `dvc.lock` or `dvc.yaml` apart by its indentation.
+
+    None if it is not laid out as DVC writes it. Raises `MlstackError` for a stage that is there twice.
+    """
     lines = text.splitlines(keepends=True)
     start = next((number for number, line in enumerate(lines) if line.rstrip() == "stages:"), None)
     if start is None:
@@ -183,7 +186,7 @@ def _conflict(path: str, line: int) -> Diagnostic:
 def _duplicate(path: str, name: str, line: int) -> Diagnostic:
     return Diagnostic(
         code="dvc-lock-duplicate",
-        summary="dvc.lock has two entries of one stage",
+        summary="A file of DVC's has two entries of one stage",
         detail=f"{path}: the entry of {name} is there twice, as a merge may leave it.",
         hint="Delete one of the two entries; the next apply restores or runs the stage if it does not fit.",
         position=Position(path, line, 3),

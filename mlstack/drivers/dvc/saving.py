@@ -8,6 +8,7 @@ import errno
 import os
 from collections.abc import Iterator
 from hashlib import md5 as new_md5
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
@@ -65,7 +66,12 @@ class Saver:
         """Put an entry into the run-cache. Not being able to is an error: the apply could not restore from it."""
         target = f"{folder}/{name}"
         try:
-            if os.path.exists(target):  # noqa: PTH110
+            present = _read(target)
+            if present is not None and present != content:
+                # DVC leaves `size` out of the name, in params too: two entries may share one.
+                target = f"{folder}/{sha256(content).hexdigest()}"
+                present = _read(target)
+            if present == content:
                 os.utime(target)  # the newest is the one that is restored
                 return
             self._make_folder(folder)
@@ -199,6 +205,13 @@ class Saver:
 
     def _file_mode(self) -> int:
         return 0o664 if self._settings.is_shared else 0o644
+
+
+def _read(path: str) -> bytes | None:
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 def _hash(source: int, *, into: int | None = None) -> FileDigest:

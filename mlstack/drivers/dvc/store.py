@@ -4,6 +4,7 @@ Cache objects, run-cache, `dvc.lock`, `.dvc` files and `.gitignore` are written 
 take 200 ms a stage); remotes are left to the DVC library, which is imported when one is asked.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,13 +12,15 @@ from threading import RLock
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
+from mlstack.drivers.dvc.attempts import left_until, newest_change
 from mlstack.drivers.dvc.checkout import Workspace, not_to_be_had
 from mlstack.drivers.dvc.datasets import RecordedDataset, dataset_file, dataset_text, foreign_dataset, read_dataset
 from mlstack.drivers.dvc.definitions import Definitions, Place
 from mlstack.drivers.dvc.documents import write_durably
-from mlstack.drivers.dvc.entries import run_cache_value, write_entry
+from mlstack.drivers.dvc.entries import RecordedStage, run_cache_value, write_entry
 from mlstack.drivers.dvc.gitignore import check_untracked, ignore
 from mlstack.drivers.dvc.lock_writer import LockWriter
+from mlstack.drivers.dvc.lockfile import read_lock
 from mlstack.drivers.dvc.locking import RepositoryLock
 from mlstack.drivers.dvc.metrics import MetricsReader
 from mlstack.drivers.dvc.objects import Objects, is_executable
@@ -63,6 +66,7 @@ class DvcResults:
         self._written_at = clock() - WRITE_EVERY
         self._orphans: dict[Address, Place] = {}
         self._executable: dict[str, bool] = {}
+        self._recorded_executable: set[str] | None = None
 
     @property
     def notices(self) -> Sequence[Diagnostic]:
@@ -75,16 +79,15 @@ class DvcResults:
         """Make the workspace hold these contents. Raises `MlstackError` for what cannot be had."""
         with self._mutex:
             differing = {path: digest for path, digest in wanted.items() if not self._workspace.holds(path, digest)}
-            if not differing:
-                return
             absent = {path: digest for path, digest in differing.items() if not self._objects.has(digest)}
-            if absent:
-                self._fetch(absent, say)
-            with self._lock.held(self._absolute(differing)):
-                for path, digest in differing.items():
-                    say(f"checking out {path}")
-                    executable = {path} if self._executable.get(path) else set()
-                    self._workspace.check_out(path, digest, executable=executable)
+        if absent:
+            self._fetch(absent, say)  # may take long: others go on meanwhile
+        if not differing:
+            return
+        with self._mutex, self._lock.held(self._absolute(differing)):
+            for path, digest in differing.items():
+                say(f"checking out {path}")
+                self._workspace.check_out(path, digest, executable=self._was_executable(path))
 
     def _fetch(self, absent: Mapping[str, FileDigest], say: Say) -> None:
         remote = self._settings.remote
@@ -100,14 +103,14 @@ class DvcResults:
         """Remove the stage's outputs and make their parent folders.
 
         DVC deletes whatever lies at an output. So does this, but what is neither in the cache nor in the last commit,
-        and was not left behind by an earlier attempt of mlstack's, is moved to `.mlstack/kept/` (see `notices`).
+        and was not left behind by an attempt of mlstack's that failed, is moved to `.mlstack/kept/` (see `notices`).
         """
         inputs = self._graph.stages[address]
         mark = self._attempt_mark(address)
         with self._mutex, self._lock.held(self._absolute(out.path for out in inputs.outs)):
-            is_ours = mark.exists()
+            ours_until = left_until(mark)
             for out in inputs.outs:
-                self._workspace.clear(out.path, keep=not is_ours)
+                self._workspace.clear(out.path, keep=newest_change(self._root / out.path) > ours_until)
                 _make_parent(self._root / out.path)
             try:
                 mark.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +218,27 @@ class DvcResults:
     def _executable_in(self, entry: LockEntry) -> frozenset[str]:
         """Return the paths that have, or had when they were recorded, the execute bit."""
         paths = [dep.path for dep in entry.key.deps] + [out.path for out in entry.outs]
-        return frozenset(path for path in paths if is_executable(f"{self._root}/{path}") or self._executable.get(path))
+        return frozenset(path for path in paths if self._is_executable(path))
+
+    def _is_executable(self, path: str) -> bool:
+        full = f"{self._root}/{path}"
+        return is_executable(full) if os.path.lexists(full) else self._was_executable(path)
+
+    def _was_executable(self, path: str) -> bool:
+        """Whether a path was recorded with an execute bit, by this apply or in `dvc.lock` before it."""
+        known = self._executable.get(path)
+        if known is not None:
+            return known
+        with self._mutex:
+            if self._recorded_executable is None:
+                locks = (
+                    read_lock(self._root, directory, cache_folder=self._cache_folder)
+                    for directory in {inputs.directory for inputs in self._graph.stages.values()}
+                )
+                self._recorded_executable = {
+                    path for lock in locks for found in lock.stages.values() for path in found.executable
+                }
+            return path in self._recorded_executable
 
     # ------------------------------------------------------------------------------------------------ definitions
 
@@ -232,13 +255,27 @@ class DvcResults:
             problems = [*definitions.problems, *check_untracked(self._root, held), *self._foreign_files(held)]
             if problems:
                 raise MlstackError(*problems)
+            odd = self._written_otherwise(definitions)
             with self._lock.held():
                 written = definitions.write()
                 written += ignore(self._root, held)
             self._orphans |= definitions.orphans
             for address in list(definitions.orphans):
                 self._forget(address)
+            for (directory, name), found in odd.items():
+                if found.entry is not None:
+                    self._writer(directory).put(name, found.entry, found.executable)
+            self._write_locks()
             return tuple(dict.fromkeys(written))
+
+    def _written_otherwise(self, definitions: Definitions) -> dict[Place, RecordedStage]:
+        """Return entries that DVC would take for changed, because it wrote the same command in another form."""
+        return {
+            Place(directory, name): found
+            for directory, stages in definitions.stages.items()
+            for name, found in read_lock(self._root, directory, cache_folder=self._cache_folder).stages.items()
+            if found.is_normalised and name in stages
+        }
 
     def _foreign_files(self, outs: Mapping[str, Address]) -> list[Diagnostic]:
         return [
@@ -251,25 +288,27 @@ class DvcResults:
         """Fetch or add a dataset: content into the cache, `.dvc` file, `.gitignore`, and the pin of a source."""
         from mlstack.drivers.dvc.add import DatasetAdder
 
+        problems = check_untracked(self._root, {dataset.path: dataset.address})
+        if problems:
+            raise MlstackError(*problems)
+        adder = DatasetAdder(self._root, self._graph, cache_folder=self._cache_folder)
+        fetched: Path | None = None
+        if dataset.source is not None:
+            fetched = adder.fetch(dataset, is_here=self._is_pinned_here, say=say)  # others go on meanwhile
         with self._mutex:
-            adder = DatasetAdder(self._root, self._graph, cache_folder=self._cache_folder)
             before = read_dataset(self._root, dataset.path, cache_folder=self._cache_folder)
-            if dataset.source is not None:
-                fetched = adder.fetch(dataset, is_here=self._is_pinned_here, say=say)
-                if fetched is not None:
-                    self._workspace.clear(dataset.path)
-                    _make_parent(self._root / dataset.path)
-                    fetched.rename(self._root / dataset.path)
-            problems = check_untracked(self._root, {dataset.path: dataset.address})
-            if problems:
-                raise MlstackError(*problems)
+            if fetched is not None:
+                self._workspace.clear(dataset.path)
+                _make_parent(self._root / dataset.path)
+                fetched.rename(self._root / dataset.path)
             with self._lock.held(self._absolute([dataset.path])):
                 digest = self._record_dataset(dataset, before, say)
             adder.pin(dataset, digest)
             return digest
 
     def _is_pinned_here(self, path: str, digest: FileDigest) -> bool:
-        return self._workspace.holds(path, digest)
+        with self._mutex:
+            return self._workspace.holds(path, digest)
 
     def _record_dataset(self, dataset: Dataset, before: RecordedDataset | None, say: Say) -> FileDigest:
         saved = self._saver.save(dataset.path, say=say)
