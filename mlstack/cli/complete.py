@@ -18,9 +18,5 @@ def complete_environment(ctx: Any, incomplete: str) -> list[str]:
 
 
 def _directory(ctx: Any) -> str:
-    while ctx is not None:
-        given = ctx.params.get("directory")
-        if given:
-            return str(given)
-        ctx = ctx.parent
-    return "."
+    given = ctx.find_root().meta.get("mlstack.globals", {}).get("directory")
+    return str(given) if given is not None else "."

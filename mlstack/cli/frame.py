@@ -121,7 +121,9 @@ def _storing(check: Callable[..., Any] | None) -> Callable[..., Any]:
     def store(context: Any, param: Any, value: Any) -> Any:
         if check is not None:
             value = check(context, param, value)
-        if value is not None and not context.resilient_parsing:
+        if param.name == "directory" and value is not None:
+            value = Path(value)  # typer converts only what it hands to the function
+        if value is not None:
             context.find_root().meta.setdefault("mlstack.globals", {})[param.name] = value
         return value
 

@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _flushed(code: int) -> int:
+    if sys.stdout is None or sys.stdout.closed:  # started with standard output closed
+        return int(code)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
