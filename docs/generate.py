@@ -28,8 +28,8 @@ Written by `make docs` from the JSON Schema; do not edit. [Getting started](gett
 one by one.
 
 A key marked ● is part of a stage's fingerprint: changing it can make stages run. All others never do.
-Keys that begin with `x-` are yours. Sizes are Kubernetes quantities (`500m`, `16Gi`), durations are `30s`, `5m`, `2h`,
-`3d`.
+Any value may be an expression, such as `${{ params.depth }}`. Keys that begin with `x-` are yours.
+Sizes are Kubernetes quantities (`500m`, `16Gi`), durations are `30s`, `5m`, `2h`, `3d`.
 
 For completion and checks in your editor, put this into the first line of `mlstack.yaml`:
 
@@ -45,6 +45,9 @@ mlstack schema > mlstack.schema.json
 """
 
 Schema = dict[str, Any]
+
+UNSAID: tuple[Schema, ...] = ({"type": "null"}, {"$ref": "#/$defs/Expression"})
+"""Choices that every value has; the head of the document speaks of them."""
 
 
 def reference(schema: Schema) -> str:
@@ -95,7 +98,7 @@ def _kinds(value: Schema) -> str:
         return f"[{title}](#{title.lower().replace(' ', '-')})"
     for choice in ("anyOf", "oneOf"):
         if choice in value:
-            return " or ".join(dict.fromkeys(_kind(each) for each in value[choice] if each.get("type") != "null"))
+            return " or ".join(dict.fromkeys(_kind(each) for each in value[choice] if each not in UNSAID))
     if "enum" in value:
         return ", ".join(f"`{word}`" for word in value["enum"])
     if "const" in value:
