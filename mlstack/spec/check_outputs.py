@@ -30,11 +30,7 @@ def check_outputs(
                 detail = f"`{path}` of {draft.address} lies inside `{folder}` of {outer.address}."
                 hint = "Give each output a place of its own."
                 faults.add("output-inside-output", _place(item), detail, hint, address=draft.address)
-    seen: dict[str, Address] = {}
-    for address, dataset in datasets.items():
-        node = _declared(address, scopes)
-        _check_dataset(dataset, node, outputs, seen, faults)
-        seen.setdefault(dataset.path, address)
+    _check_datasets(datasets, outputs, scopes, faults)
 
 
 def _twice(path: str, first: Draft, second: Draft, item: Node, faults: Faults) -> None:
@@ -55,30 +51,35 @@ def _example(path: str, name: str) -> str:
     return f"{stem or path}-${{{{ matrix.{name} }}}}{dot}{suffix if dot else ''}"
 
 
-def _check_dataset(
-    dataset: Dataset, node: Node, outputs: Mapping[str, tuple[Draft, Node]], seen: Mapping[str, Address], faults: Faults
+def _check_datasets(
+    datasets: Mapping[Address, Dataset],
+    outputs: Mapping[str, tuple[Draft, Node]],
+    scopes: Mapping[str, Scope],
+    faults: Faults,
 ) -> None:
-    place = (node.get("path") or node).place
-    address = dataset.address
-    for path in (dataset.path, *ancestors(dataset.path)):
-        if path in outputs:
-            maker = outputs[path][0].address
-            where = "is also made by" if path == dataset.path else f"lies inside `{path}`, which is made by"
-            detail = f"`{dataset.path}` of {address} {where} {maker}."
-            hint = f"A dataset comes from outside. Remove it and depend on {maker}, or change one of the paths."
-            faults.add("dataset-overlaps-output", place, detail, hint, address=address)
-        if path in seen:
-            detail = f"`{dataset.path}` of {address} is at the place of {seen[path]} (`{path}`)."
-            faults.add("dataset-overlap", place, detail, "Declare the data once.", address=address)
+    first: dict[str, Dataset] = {}
+    for dataset in datasets.values():
+        first.setdefault(dataset.path, dataset)
+    for address, dataset in datasets.items():
+        node = _declared(address, scopes)
+        place = (node.get("path") or node).place
+        for path in (dataset.path, *ancestors(dataset.path)):
+            if path in outputs:
+                maker = outputs[path][0].address
+                where = "is also made by" if path == dataset.path else f"lies inside `{path}`, which is made by"
+                detail = f"`{dataset.path}` of {address} {where} {maker}."
+                hint = f"A dataset comes from outside. Remove it and depend on {maker}, or change one of the paths."
+                faults.add("dataset-overlaps-output", place, detail, hint, address=address)
+            other = first.get(path)
+            if other is not None and other is not dataset:
+                detail = f"`{dataset.path}` of {address} is in the place of {other.address} (`{path}`)."
+                faults.add("dataset-overlap", place, detail, "Declare the data once.", address=address)
     for path, (draft, item) in outputs.items():
-        if path.startswith(dataset.path + "/"):
-            detail = f"`{path}` of {draft.address} lies inside the dataset {address} (`{dataset.path}`)."
-            hint = "Write outputs elsewhere: a dataset is only read."
-            faults.add("dataset-overlaps-output", _place(item), detail, hint, address=draft.address)
-    for path, other in seen.items():
-        if path.startswith(dataset.path + "/"):
-            detail = f"`{path}` of {other} lies inside {address} (`{dataset.path}`)."
-            faults.add("dataset-overlap", place, detail, "Declare the data once.", address=address)
+        for folder in ancestors(path):
+            if folder in first:
+                detail = f"`{path}` of {draft.address} lies inside the dataset {first[folder].address} (`{folder}`)."
+                hint = "Write outputs elsewhere: a dataset is only read."
+                faults.add("dataset-overlaps-output", _place(item), detail, hint, address=draft.address)
 
 
 def _place(item: Node) -> Position:

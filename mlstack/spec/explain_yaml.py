@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from mlstack.diagnostics import Position
-from mlstack.spec.faults import Faults
+from mlstack.spec.faults import Faults, lines_of
 
 _EXPLAINED = (
     (
@@ -95,12 +95,11 @@ def check_characters(text: str, *, file: str, faults: Faults) -> bool:
     found = re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x84\x86-\x9f\ud800-\udfff\ufffe\uffff]", text)
     if found is None:
         return True
-    before = text[: found.start()]
-    line = before.count("\n") + 1
-    column = len(before) - (before.rfind("\n") + 1) + 1
-    lines = faults.texts.setdefault(file, [part.replace("\r", "") for part in text.split("\n")])
+    faults.texts.setdefault(file, lines_of(text))
+    before = lines_of(text[: found.start()] + "x")  # the x keeps a last line that is empty
     detail = f"the character U+{ord(found.group()):04X} is not allowed in YAML."
-    faults.add("yaml-broken", _clamped(file, lines, line, column), detail, "Remove it, or write it as an escape.")
+    place = Position(file, len(before), len(before[-1]))
+    faults.add("yaml-broken", place, detail, "Remove it, or write it as an escape.")
     return False
 
 

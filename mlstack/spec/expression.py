@@ -148,7 +148,7 @@ def _without_concat(node: nodes.Expr) -> nodes.Expr:
         elif isinstance(child, list):
             setattr(node, name, [_without_concat(each) if isinstance(each, nodes.Expr) else each for each in child])
     if isinstance(node, nodes.Concat):
-        return nodes.Filter(nodes.List(node.nodes, "load"), "join", [], [], None, None)
+        return nodes.Filter(nodes.List(node.nodes), "join", [], [], None, None)
     return node
 
 

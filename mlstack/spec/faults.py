@@ -3,9 +3,12 @@
 The summary of a fault is constant for its code, so that it can be searched for; `SUMMARIES` is the one table of both.
 """
 
+import re
 from collections.abc import Iterable
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Position, did_you_mean
+
+_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 
 SUMMARIES = {
     # reading
@@ -151,6 +154,12 @@ def diagnostic(
         position=place,
         source_line=_line(texts or {}, place),
     )
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines as YAML counts them; at least one."""
+    lines = _LINE_BREAK.split(text)
+    return lines[:-1] if len(lines) > 1 and not lines[-1] else lines
 
 
 def listed(names: Iterable[str], *, none: str = "none", most: int = 12) -> str:

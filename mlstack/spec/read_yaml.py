@@ -10,7 +10,7 @@ import yaml
 
 from mlstack.diagnostics import Position
 from mlstack.spec.explain_yaml import explain_yaml
-from mlstack.spec.faults import Faults, listed
+from mlstack.spec.faults import Faults, lines_of, listed
 from mlstack.spec.node import Mark, Node
 from mlstack.spec.scalar import OutOfRangeError, read_scalar
 from mlstack.spec.spec import Scalar
@@ -26,7 +26,7 @@ class BrokenError(Exception):
 
 def read_yaml(text: str, *, file: str, faults: Faults) -> Node | None:
     """Return the tree of `text`, None when it is broken or empty. Faults, duplicate keys among them, are collected."""
-    faults.texts[file] = text.splitlines() or [""]
+    faults.texts[file] = lines_of(text)
     loader = getattr(yaml, "CLoader", yaml.Loader)
     try:
         return _Composer(yaml.parse(text, Loader=loader), file=file, faults=faults).document()

@@ -63,7 +63,7 @@ class Index:
     def has(self, scope: Scope, reference: Reference) -> bool:
         """Whether something of that name is declared."""
         home = self.home(scope, reference)
-        return home is not None and reference.name in home.names(reference.kind)
+        return home is not None and home.declares(reference.kind, reference.name)
 
     def home(self, scope: Scope, reference: Reference) -> Scope | None:
         """Return the scope that a reference points into; pools are those of the top level everywhere."""
@@ -84,7 +84,7 @@ class Index:
             detail = f"{by} refers to the component `{reference.component}`, which does not exist.{near}"
             self.faults.add("unknown-reference", place, detail, f"Components: {known}.")
             return []
-        if name not in home.names(kind):
+        if not home.declares(kind, name):
             self._unknown(reference, home, place, by)
             return []
         if home.is_broken(kind, name):
@@ -113,7 +113,7 @@ class Index:
         detail = f"{by} refers to `{written}`, which does not exist."
         near = suggest(name, home.names(kind))
         detail += near
-        elsewhere = [other for other in self.scopes.values() if name in other.names(kind) and other is not home]
+        elsewhere = [other for other in self.scopes.values() if other.declares(kind, name) and other is not home]
         if elsewhere and kind is not Kind.POOL:
             prefix = elsewhere[0].name or ""
             hint = f"`{prefix}/{kind.value}.{name}` exists: write it so."

@@ -67,6 +67,11 @@ class Scope:
         section = self.node.get(kind.value)
         return list(section.map) if section is not None else []
 
+    def declares(self, kind: Kind, name: str) -> bool:
+        """Whether something of that name is declared, sound or not."""
+        section = self.node.get(kind.value)
+        return section is not None and name in section.map
+
     def is_broken(self, kind: Kind, name: str) -> bool:
         """Whether faults of this resource, or of its whole section, were reported already."""
         return (kind.value,) in self.broken or (kind.value, name) in self.broken

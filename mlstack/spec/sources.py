@@ -8,7 +8,7 @@ from typing import Any
 
 from mlstack.diagnostics import Position
 from mlstack.spec.explain_yaml import check_characters
-from mlstack.spec.faults import Faults
+from mlstack.spec.faults import Faults, lines_of
 from mlstack.spec.node import Mark, Node, planted
 from mlstack.spec.read_yaml import read_yaml
 
@@ -90,7 +90,7 @@ class Sources:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             place = _place_of_byte(file, data, error.start)
-            self.faults.texts.setdefault(file, data.decode("utf-8", "replace").splitlines() or [""])
+            self.faults.texts.setdefault(file, lines_of(data.decode("utf-8", "replace")))
             detail = f"the byte 0x{data[error.start]:02X} is not valid UTF-8."
             self.faults.add("file-not-utf8", place, detail, "Save the file as UTF-8.")
             return None
@@ -128,9 +128,8 @@ def find_upwards(start: Path, name: str) -> Path | None:
 
 
 def _place_of_byte(file: str, data: bytes, offset: int) -> Position:
-    before = data[:offset]
-    line_start = before.rfind(b"\n") + 1
-    return Position(file, before.count(b"\n") + 1, len(before[line_start:].decode("utf-8", "replace")) + 1)
+    before = lines_of(data[:offset].decode("utf-8", "replace") + "x")  # the x keeps a last line that is empty
+    return Position(file, len(before), len(before[-1]))
 
 
 def root_mark(file: str) -> Mark:

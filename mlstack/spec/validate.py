@@ -30,6 +30,13 @@ _EXPECTED = {
     "model_attributes_type": "a map",
     "list_type": "a list",
 }
+_SEE = "Correct the value; `mlstack schema` describes every key."
+_GENERIC = {
+    "a text": "Write a text, in quotes if it could be taken for something else.",
+    "a map": "Write a map: {key: value}, or keys on lines of their own, indented.",
+    "a list": "Write a list: [a, b], or items on lines of their own that begin with `- `.",
+    "true or false": "Write true or false.",
+}
 _CHOICES = {"_list_or_map": "a list or a map", "_text_or_map": "a text or a map"}
 _BOUNDS = {
     "greater_than_equal": ("at least", "ge"),
@@ -106,16 +113,16 @@ class _Fault:
         elif self.kind in _BOUNDS:
             words, bound = _BOUNDS[self.kind]
             detail = f"`{self.where}` is {self.node.value}; it must be {words} {self.context[bound]}."
-            self.faults.add("invalid-value", self.node.place, detail, self.example())
+            self.faults.add("invalid-value", self.node.place, detail, self.example() or _SEE)
         else:
             found = found_word(self.node.value)
             detail = f"`{self.where}` cannot be {found}."
-            self.faults.add("invalid-value", self.node.place, detail, self.example())
+            self.faults.add("invalid-value", self.node.place, detail, self.example() or _SEE)
 
     def missing(self) -> None:
         subject = f"`{self.above}`" if self.above else "the file"
         detail = f"{subject} needs the key `{self.name}`{self.purpose()}."
-        self.faults.add("missing-key", self.parent.key_place, detail, self.example("Add for example"))
+        self.faults.add("missing-key", self.parent.key_place, detail, self.example("Add for example") or _SEE)
 
     def unknown(self) -> None:
         place = self.node.key_place
@@ -152,7 +159,7 @@ class _Fault:
         detail, hint = (error.detail, error.hint) if isinstance(error, WrongError) else (str(error), "")
         place = self.node.key_place if self.on_key else self.node.place
         code = error.code if isinstance(error, WrongError) else "invalid-value"
-        self.faults.add(code, place, f"`{self.where}`: {detail}", hint or self.example())
+        self.faults.add(code, place, f"`{self.where}`: {detail}", hint or self.example() or _SEE)
 
     def wrong_type(self) -> None:
         if self.kind == "union_tag_not_found":
@@ -180,7 +187,7 @@ class _Fault:
             hint = f"{self.example()}\nOr remove the key.".strip()
         else:
             hint = self.example()
-        self.faults.add("wrong-type", self.node.place, detail, hint.strip())
+        self.faults.add("wrong-type", self.node.place, detail, hint.strip() or _GENERIC.get(expected, _SEE))
 
     def literal(self) -> None:
         choices = [choice.strip("'") for choice in str(self.context["expected"]).replace(" or ", ", ").split(", ")]
