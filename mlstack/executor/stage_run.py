@@ -12,16 +12,15 @@ from pathlib import Path
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic
+from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
-from mlstack.drivers.read import read_run_result
+from mlstack.drivers.open_runs import is_owner_alive, result_of, run_goes_on
 from mlstack.drivers.retry import next_attempt
 from mlstack.executor.walk import StepError
 from mlstack.executor.work import Work
 from mlstack.graph.graph import EntryKey, LockEntry, StageInputs
 from mlstack.spec.spec import Stage
 from mlstack.state.identity import host_name, process_started
-from mlstack.state.runs import is_alive
 from mlstack.state.state import RunRecord
 
 
@@ -32,8 +31,8 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
     if variables is None:
         raise StepError(_interrupted(stage))
     try:
-        claim = _claim(work, stage, fingerprint)
-        if claim.pid is None or not _is_collectable(work, claim):
+        claim, is_inherited = _claim(work, stage, fingerprint)
+        if not (is_inherited and _is_collectable(work, claim)):
             _bring_inputs(work, stage, key)
             work.hands.results.prepare(stage.address)
             claim = _attempts(work, stage, claim, variables)
@@ -41,20 +40,31 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
             claim = _follow(work, stage, claim)
     finally:
         work.hands.admission.leave(stage)
-    changed = work.hands.changed_inputs(key)
-    if changed:
-        work.store.update_run(msgspec.structs.replace(claim, status="failed", detail="inputs changed"))
-        raise StepError(_inputs_changed(stage, changed))
-    entry = work.hands.results.commit(stage.address, key)
+    try:
+        _check_inputs(work, stage, key)
+        entry = work.hands.results.commit(stage.address, key)
+    except MlstackError as error:
+        work.store.update_run(
+            msgspec.structs.replace(claim, status="failed", ended_at=work.now(), exit_code=0, detail=str(error))
+        )
+        raise
     work.store.update_run(msgspec.structs.replace(claim, status="done", ended_at=work.now(), exit_code=0))
     return entry
+
+
+def _check_inputs(work: Work, stage: Stage, key: EntryKey) -> None:
+    _check_inputs(work, stage, key)
 
 
 # ---------------------------------------------------------------------------------------------------- claim
 
 
-def _claim(work: Work, stage: Stage, fingerprint: str) -> RunRecord:
-    """Claim the run, or take over the claim of an owner that is gone. Raises when a live owner has it."""
+def _claim(work: Work, stage: Stage, fingerprint: str) -> tuple[RunRecord, bool]:
+    """Claim the run, or take over the claim of an owner that is gone. Raises when a live owner has it.
+
+    Also returns whether it was inherited: then its process may go on, or may have ended since, uncollected. That holds
+    for a mere claim as well, since its owner can have died between the start and the note of it.
+    """
     ours = RunRecord(
         address=stage.address,
         fingerprint=fingerprint,
@@ -65,38 +75,34 @@ def _claim(work: Work, stage: Stage, fingerprint: str) -> RunRecord:
         apply_id=work.apply_id,
         claimed_at=work.now(),
     )
+    ours = msgspec.structs.replace(ours, folder=str(work.hands.order_of(stage, ours).folder))
     theirs = work.store.claim(ours)
     if theirs is None:
-        return ours
-    if theirs.status == "running" and theirs.pid is not None:
-        # The process survives its applier. Take the claim, keep what identifies the process.
+        return ours, False
+    is_inherited = theirs.status in ("claimed", "running")
+    if is_inherited:
+        if is_owner_alive(theirs):
+            raise StepError(_claimed(stage, theirs))
         ours = msgspec.structs.replace(
             ours,
-            status="running",
+            status=theirs.status,
             pid=theirs.pid,
             started=theirs.started,
             folder=theirs.folder,
             attempt=theirs.attempt,
             host=theirs.host,
+            claimed_at=theirs.claimed_at,
         )
     if not work.store.take_over(theirs, ours):
-        raise StepError(
-            Diagnostic(
-                code="run-claimed",
-                summary="Another mlstack runs this stage at this moment",
-                detail=f"The run {fingerprint[:12]} of {stage.address} was claimed by {theirs.host}.",
-                hint="Wait until it is done, and apply again: its result will be restored.",
-                address=stage.address,
-            )
-        )
-    return ours
+        raise StepError(_claimed(stage, theirs))
+    return ours, is_inherited
 
 
 def _is_collectable(work: Work, claim: RunRecord) -> bool:
-    """Whether a run that somebody else started still goes on, or ended well and its outputs were left alone since."""
-    if is_alive(claim):
+    """Whether an inherited run still goes on, or ended well and its outputs were left alone since."""
+    if run_goes_on(claim):
         return True
-    result = read_run_result(claim)
+    result = result_of(claim)
     if result is None or result.exit_code != 0:
         return False
     outs = work.graph.stages[claim.address].outs
@@ -184,9 +190,7 @@ def _bring_inputs(work: Work, stage: Stage, key: EntryKey) -> None:
     produced = {dep.path for dep in inputs.deps if dep.producer is not None and dep.digest is None}
     wanted = {dep.path: dep.digest for dep in key.deps if dep.path in produced}
     work.hands.results.bring(wanted, say=work.say(stage.address))
-    changed = work.hands.changed_inputs(key)
-    if changed:
-        raise StepError(_inputs_changed(stage, changed))
+    _check_inputs(work, stage, key)
 
 
 # ---------------------------------------------------------------------------------------------------- words
@@ -216,6 +220,17 @@ def _inputs_changed(stage: Stage, paths: tuple[str, ...]) -> Diagnostic:
         detail=f"{', '.join(paths)}: the content is not the one that was planned, so the result is not recorded.",
         hint="Plan again.",
         command="mlstack plan",
+        address=stage.address,
+    )
+
+
+def _claimed(stage: Stage, theirs: RunRecord) -> Diagnostic:
+    return Diagnostic(
+        code="run-claimed",
+        summary="Another mlstack runs this stage at this moment",
+        detail=f"The run {theirs.fingerprint[:12]} of {stage.address} is claimed by process {theirs.owner_pid} on "
+        f"{theirs.host}.",
+        hint="Wait until it is done, and apply again: its result will be restored.",
         address=stage.address,
     )
 
