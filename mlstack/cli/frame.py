@@ -68,6 +68,7 @@ def global_options(
 
 
 def root_options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
     ] = False,
@@ -77,6 +78,8 @@ def root_options(
     mlstack.yaml says what a machine-learning system consists of; plan shows what would change and why; apply makes
     it so.
     """
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 def build_app() -> typer.Typer:
@@ -215,13 +218,6 @@ class LazyGroup(TyperGroup):
 
             raise unknown_command(args[0])
         return super().resolve_command(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; without one, show the help."""
-        if not ctx._protected_args and not ctx.args:  # noqa: SLF001 - typer's own groups read it the same way
-            typer.echo(ctx.get_help())
-            return 0
-        return super().invoke(ctx)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
         """Complete names of commands from the table, without importing any."""
