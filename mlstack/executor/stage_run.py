@@ -53,7 +53,9 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
 
 
 def _check_inputs(work: Work, stage: Stage, key: EntryKey) -> None:
-    _check_inputs(work, stage, key)
+    changed = work.hands.changed_inputs(key)
+    if changed:
+        raise StepError(_inputs_changed(stage, changed))
 
 
 # ---------------------------------------------------------------------------------------------------- claim
