@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from mlstack.diagnostics import Position
 from mlstack.spec.address import Address, Kind
-from mlstack.spec.build_places import PlaceBuilder
+from mlstack.spec.build_places import LOCAL, PlaceBuilder
 from mlstack.spec.build_serving import ServingBuilder, build_dataset, check_url
 from mlstack.spec.build_stages import StageBuilder
 from mlstack.spec.check_cycles import check_cycles
@@ -18,7 +18,7 @@ from mlstack.spec.matrix import instance_of
 from mlstack.spec.references import Index
 from mlstack.spec.scope import Scope
 from mlstack.spec.sources import Sources
-from mlstack.spec.spec import Dataset, Model, Resource, Spec, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Resource, Spec, Stage
 
 
 def assemble(
@@ -93,7 +93,26 @@ def _build(
             endpoint = serving.endpoint(name, served, scope)
             if endpoint is not None:
                 resources[endpoint.address] = endpoint
+    _check_ports(resources, scopes, faults)
     return resources, _declared(scopes, builder.drafts)
+
+
+def _check_ports(resources: Mapping[Address, Resource], scopes: Mapping[str, Scope], faults: Faults) -> None:
+    """On this machine every endpoint needs a port of its own."""
+    taken: dict[int, Address] = {}
+    for address, endpoint in resources.items():
+        if not isinstance(endpoint, Endpoint) or endpoint.port is None:
+            continue
+        pool = resources.get(endpoint.pool)
+        if not isinstance(pool, Pool) or pool.target != LOCAL:
+            continue
+        first = taken.setdefault(endpoint.port, address)
+        if first != address:
+            component, _, rest = address.rpartition("/")
+            node = scopes[component].interpolated.get("endpoints", rest.partition(".")[2], "port")
+            detail = f"`{address}` and `{first}` both ask for port {endpoint.port} of this machine."
+            hint = "Choose another port, or leave `port` out: a free one is chosen once and kept."
+            faults.add("port-twice", node.place if node is not None else None, detail, hint, address=address)
 
 
 def _instances(drafts: list[Draft]) -> dict[Address, list[str]]:

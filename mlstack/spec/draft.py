@@ -79,7 +79,7 @@ def _instances(scope: Scope, name: str, interpolator: Interpolator, faults: Faul
         return found
     for combination in matrix_of(scope, name, interpolator, faults):
         node = instantiate(scope, written, combination, interpolator)
-        model, _ = validate(node, StageModel, faults, at=("stages", name))
+        model, _ = validate(node, StageModel, faults, at=("stages", name), unresolved=bool(faults.found))
         if model is None:
             scope.broken.add((Kind.STAGE.value, name))
         else:

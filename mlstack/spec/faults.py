@@ -76,6 +76,7 @@ SUMMARIES = {
     "url-scheme": "A URL that is not supported",
     "credentials-in-url": "Credentials in a URL",
     "range-reversed": "A range that is upside down",
+    "port-twice": "Two endpoints on one port",
     "matrix": "A matrix that makes no sense",
     "python-environment": "A Python environment that makes no sense",
     "moved": "A move that makes no sense",

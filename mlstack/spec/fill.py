@@ -34,15 +34,12 @@ class Filler:
     def fill(self, scope: Scope) -> None:
         """Set `interpolated`, `model` and `broken` of a scope."""
         model: type[File | ComponentFile] = ComponentFile if scope.name else File
-        before = len(self.faults.found)
         scope.broken = set()
         tree = expand(self._filled(scope), model)
-        bad: set[Path] = set()
-        if len(self.faults.found) > before:
-            bad = set(_unresolved(tree, ()))
+        bad: set[Path] = set(_unresolved(tree, ())) if self.faults.found else set()
         trial = Faults()
         trial.texts = self.faults.texts
-        found, refused = validate(tree, model, trial)
+        found, refused = validate(tree, model, trial, unresolved=bool(self.faults.found))
         self._report(trial)
         bad |= refused
         scope.broken |= {tuple(map(str, path[: 2 if path and path[0] in _NAMED else 1])) for path in bad}

@@ -4,7 +4,7 @@ A scalar that is one expression keeps the type of its value; within other text t
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlstack.diagnostics import Position
@@ -20,6 +20,7 @@ _EXPRESSION = re.compile(rf"\$\{{\{{((?:{_QUOTED}|[^'\"}}]|\}}(?!\}}))*)\}}\}}",
 _METADATA = frozenset({"description"})
 _ROOTS = ("params", "matrix", "env", "project", "environment", "git")
 _LOOKED_AHEAD = 400
+_FAILED = object()
 
 
 class Interpolator:
@@ -105,25 +106,10 @@ class _Scalar:
             self.values["matrix"] = matrix
 
     def replaced(self) -> Node:
-        from mlstack.spec.expression import Refused, text_of
+        from mlstack.spec.expression import text_of
 
-        parts: list[Any] = []
-        at = 0
-        failed = False
-        for found in _EXPRESSION.finditer(self.text):
-            parts.append(self.text[at : found.start()])
-            at = found.end()
-            try:
-                parts.append(self.value(found[1].strip()))
-            except Refused as refused:
-                self.fault(refused.code, found[0], refused.detail, refused.hint)
-                failed = True
-        parts.append(self.text[at:])
-        if OPENING in "".join(parts[::2]):
-            hint = "Close it with }}, or write ${{ '${{' }} for the characters themselves."
-            self.fault("expression-broken", OPENING, "a `${{` has no `}}` after it.", hint)
-            failed = True
-        if failed:
+        parts = list(self.parts())
+        if any(part is _FAILED for part in parts):
             return self.node
         if len(parts) == 3 and not parts[0].strip() and not parts[2].strip():
             return planted(parts[1], self.node.mark, key=self.node.key)
@@ -133,6 +119,27 @@ class _Scalar:
         except ValueError as error:
             self.fault("expression-failed", self.text, f"{error}.", "Put in less text.")
             return self.node
+
+    def parts(self) -> Iterator[Any]:
+        """Yield text and values in turn; `_FAILED` for a value that is not to be had."""
+        from mlstack.spec.expression import Refused
+
+        at = 0
+        while (start := self.text.find(OPENING, at)) >= 0:
+            found = _EXPRESSION.match(self.text, start)
+            if found is None:
+                hint = "Close it with }}, or write ${{ '${{' }} for the characters themselves."
+                self.fault("expression-broken", OPENING, "a `${{` has no `}}` after it.", hint)
+                yield _FAILED
+                return
+            yield self.text[at:start]
+            at = found.end()
+            try:
+                yield self.value(found[1].strip())
+            except Refused as refused:
+                self.fault(refused.code, found[0], refused.detail, refused.hint)
+                yield _FAILED
+        yield self.text[at:]
 
     def value(self, source: str) -> Any:
         from mlstack.spec.expression import Refused

@@ -68,8 +68,14 @@ _ONLY_AT_TOP = {"compute", "targets", "environments", "profiles", "components", 
 _YES_OR_NO = {"yes": "true", "on": "true", "no": "false", "off": "false", "True": "true", "False": "false"}
 
 
-def validate(node: Node, model: type[M], faults: Faults, *, at: Path = ()) -> tuple[M | None, set[Path]]:
-    """Return the model if `node` fits it, and the paths of what does not. `at` is where `node` hangs, for messages."""
+def validate(
+    node: Node, model: type[M], faults: Faults, *, at: Path = (), unresolved: bool = False
+) -> tuple[M | None, set[Path]]:
+    """Return the model if `node` fits it, and the paths of what does not.
+
+    `at` is where `node` hangs, for messages. With `unresolved`, expressions have failed and been reported: what still
+    holds one is not reported again.
+    """
     try:
         return model.model_validate(plain(node)), set()
     except ValidationError as error:
@@ -77,7 +83,9 @@ def validate(node: Node, model: type[M], faults: Faults, *, at: Path = ()) -> tu
         for each in error.errors(include_url=False, include_input=False):
             path = tuple(step for step in each["loc"] if step not in _TAGS)
             bad.add(path)
-            _Fault(node, model, path, at, faults).explain(each["type"], each.get("ctx", {}))
+            fault = _Fault(node, model, path, at, faults)
+            if not (unresolved and fault.is_expression(each["type"])):
+                fault.explain(each["type"], each.get("ctx", {}))
         return None, bad
 
 
@@ -98,8 +106,6 @@ class _Fault:
     def explain(self, kind: str, context: dict[str, Any]) -> None:
         """Collect the fault that pydantic calls `kind`."""
         self.kind, self.context = kind, context
-        if isinstance(self.node.value, str) and "${{" in self.node.value and kind not in ("missing", "extra_forbidden"):
-            return  # the expression failed, and that was reported
         if self.kind == "missing":
             self.missing()
         elif self.kind == "extra_forbidden":
@@ -118,6 +124,11 @@ class _Fault:
             found = found_word(self.node.value)
             detail = f"`{self.where}` cannot be {found}."
             self.faults.add("invalid-value", self.node.place, detail, self.example() or _SEE)
+
+    def is_expression(self, kind: str) -> bool:
+        """Whether this is about the value of an expression."""
+        text = self.node.value
+        return isinstance(text, str) and "${{" in text and kind not in ("missing", "extra_forbidden")
 
     def missing(self) -> None:
         subject = f"`{self.above}`" if self.above else "the file"

@@ -351,3 +351,15 @@ def test_a_byte_order_mark_and_windows_lines(tmp_path: Path) -> None:
     text = (GOOD / "smallest.yaml").read_bytes().replace(b"\n", b"\r\n")
     (tmp_path / "mlstack.yaml").write_bytes(b"\xef\xbb\xbf" + text)
     assert load_spec(tmp_path / "mlstack.yaml", environ={}).resources == good("smallest").resources
+
+
+def test_the_characters_of_an_expression_do_not_hide_a_fault(tmp_path: Path) -> None:
+    with pytest.raises(MlstackError) as caught:
+        written(tmp_path, "stages: {a: {cmd: x, outs: [o], nodes: \"${{ '${{' }}\"}}\n")
+    assert [fault.code for fault in caught.value.diagnostics] == ["wrong-type"]
+
+
+def test_a_value_is_not_an_expression_again(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"a": "${{ env.HOME }}"}', encoding="utf-8")
+    spec = written(tmp_path, "params: p.json\nstages: {a: {cmd: 'x ${{ params.a }}', outs: [o]}}\n")
+    assert stage(spec, "stages.a").cmd == "x ${{ env.HOME }}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mlstack.diagnostics import MlstackError
 from mlstack.spec.expression import Refused, compile_expression
 from mlstack.spec.faults import Faults
 from mlstack.spec.interpolate import Interpolator
@@ -160,3 +161,14 @@ def test_yaml_positions() -> None:
     assert inner.key is not None
     assert (inner.key.line, inner.key.column, inner.key.end) == (4, 6, 7)
     assert plain(node) == {"a": 1, "b": ["x", {"c": "yes"}]}
+
+
+def test_a_text_with_many_openings_is_read_in_no_time() -> None:
+    for text in ("${{ " * 50_000, "${{ 'a' " * 50_000, "${{ params.n }}" * 3_000):
+        started = time.perf_counter()
+        if text.endswith("}}"):
+            assert filled(text, {"n": 1}) == "1" * 3_000
+        else:
+            with pytest.raises(MlstackError, match="cannot be read"):
+                filled(text)
+        assert time.perf_counter() - started < 2
