@@ -31,11 +31,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def outcome(folder: Path, data: bytes) -> Spec | MlstackError:
+def outcome(folder: Path, data: bytes, **chosen: str | None) -> Spec | MlstackError:
     """Load; anything but an `MlstackError` whose places lie inside the files fails the test."""
     (folder / "mlstack.yaml").write_bytes(data)
     try:
-        return load_spec(folder / "mlstack.yaml", environ={"BUCKET": "b"})
+        return load_spec(folder / "mlstack.yaml", environ={"BUCKET": "b"}, **chosen)  # type: ignore[arg-type]
     except MlstackError as error:
         for fault in error.diagnostics:
             assert fault.position is not None, fault
@@ -120,11 +120,11 @@ def test_any_value_anywhere_in_a_good_file(folder: Path, data: st.DataObject) ->
         below = spot[key]
         if not isinstance(below, (dict, list)) or not below:
             break
-        spot, parent = below, spot
-        del parent
+        spot = below
         key = data.draw(st.sampled_from(list(spot) if isinstance(spot, dict) else list(range(len(spot)))))
     spot[key] = data.draw(VALUES)
-    outcome(folder, json.dumps(value).encode("utf-8", "replace"))
+    environment, profile = data.draw(st.sampled_from([None, "prod"])), data.draw(st.sampled_from([None, "quick"]))
+    outcome(folder, json.dumps(value).encode("utf-8", "replace"), environment=environment, profile=profile)
 
 
 @settings(RELAXED, max_examples=80)
