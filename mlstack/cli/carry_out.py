@@ -9,7 +9,7 @@ import msgspec
 from mlstack.cli.console import note, report
 from mlstack.cli.plan import show_plan
 from mlstack.cli.progress import event_renderer
-from mlstack.cli.project import Planned, Project, warnings_of
+from mlstack.cli.project import Planned, Project
 from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.dvc.settings import require_initialised
@@ -18,6 +18,7 @@ from mlstack.executor.events import Interrupted
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.work import Session, Work
 from mlstack.graph.lock import desired_lock, read_lock, write_lock
+from mlstack.render.escape import plain
 from mlstack.state.environment_lock import EnvironmentLock, acquire
 from mlstack.state.identity import host_name, iso_time, new_id, person
 from mlstack.state.protocols import StateStore
@@ -44,14 +45,14 @@ def locked(settings: Settings, project: Project, *, operation: str, lock_timeout
         project.root,
         operation=operation,
         timeout=timeout,
-        on_wait=lambda holder: note(f"Waiting for {holder.operation if holder else 'another command'} …"),
+        on_wait=lambda holder: note(f"Waiting for {plain(holder.operation) if holder else 'another command'} …"),
     ):
         lock = acquire(
             project.backend,
             operation=operation,
             environment=project.spec.environment,
             timeout=timeout,
-            on_wait=lambda owner: note(f"Waiting for the lock that {owner.who} on {owner.host} holds …"),
+            on_wait=lambda owner: note(f"Waiting for the lock that {plain(owner.who)} on {plain(owner.host)} holds …"),
         )
         if lock.note is not None:
             report(settings, (lock.note,))
@@ -121,7 +122,6 @@ def refuse_errored(planned: Planned) -> None:
 def show_before(settings: Settings, planned: Planned) -> None:
     """Show the plan that is about to be carried out; with `--json`, events follow on standard output instead."""
     if settings.json:
-        report(settings, warnings_of(planned.plan))
         return
     show_plan(settings, planned.plan)
 

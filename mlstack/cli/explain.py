@@ -10,6 +10,8 @@ from mlstack.gitops.origins import find_text_of
 from mlstack.graph.change import Change, Reason, ReasonCode
 from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses
+from mlstack.render.escape import plain
+from mlstack.render.values import show_pair
 from mlstack.render.words import action_sentence, reason_words
 from mlstack.spec.address import Address
 
@@ -38,14 +40,15 @@ def explain(context: typer.Context, address: options.AddressArgument) -> int:
 
 def _lines(settings: Settings, project: Project, planned: Planned, change: Change) -> list[str]:
     style = settings.out
-    lines = [style.paint(f"{change.address} {action_sentence(change)}", "strong")]
+    lines = [style.paint(f"{plain(change.address)} {action_sentence(change)}", "strong")]
     for reason in change.reasons:
         lines.append(f"  {style.symbol('•')} {reason_words(reason)}")
         if reason.before is not None or reason.after is not None:
-            lines.append(f"      {_value(reason.before)} -> {_value(reason.after)}")
+            before, after = show_pair(reason.before, reason.after)
+            lines.append(f"      {before} -> {after}")
         if reason.subject in _modules(project, change.address):
             lines.append("      not listed in deps: the stage's Python entry imports it")
-        lines.extend(f"      {line}" for line in _text_diff(project, reason))
+        lines.extend(f"      {plain(line)}" for line in _text_diff(project, reason))
     if change.fingerprint:
         lines.append(f"  fingerprint {change.fingerprint[:16]}")
     if change.address in planned.diffed.views:
@@ -101,10 +104,3 @@ def _text_diff(project: Project, reason: Reason) -> list[str]:
     if len(lines) > _MOST_LINES:
         lines = [*lines[:_MOST_LINES], f"… and {len(lines) - _MOST_LINES} more lines"]
     return lines
-
-
-def _value(value: object) -> str:
-    if value is None:
-        return "nothing"
-    text = value if isinstance(value, str) else repr(value)
-    return f"{text[:12]}…" if len(text) == 32 and text.isalnum() else text
