@@ -3,7 +3,7 @@
 What has a fault is cut out as finely as possible, so that the rest is still checked in the same go.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mlstack.diagnostics import Position
 from mlstack.spec.draft import instantiate, matrix_of
@@ -26,9 +26,10 @@ _TRIALS = 3
 class Filler:
     """Fills scopes. A fault that was reported at a place before is not reported there again."""
 
-    def __init__(self, interpolator: Interpolator, faults: Faults) -> None:
+    def __init__(self, interpolator: Interpolator, faults: Faults, scopes: Mapping[str, Scope]) -> None:
         self.interpolator = interpolator
         self.faults = faults
+        self.scopes = scopes
         self.reported: set[tuple[str, Position | None]] = set()
 
     def fill(self, scope: Scope) -> None:
@@ -91,23 +92,24 @@ class Filler:
             return patch
         filled = {}
         for key, node in patch.value.items():
-            if key == "stages":
-                filled[key] = node.with_value(dict(self._stage_patches(scope, node))) if node.map else node
+            if key in ("datasets", "stages", "models", "endpoints") and node.map:
+                filled[key] = node.with_value(
+                    {name: self._resource(key, name, each) for name, each in node.map.items()}
+                )
             elif key in ("params", "components"):
                 filled[key] = node
             else:
                 filled[key] = self.interpolator.tree(node, params=scope.params.values)
         return patch.with_value(filled)
 
-    def _stage_patches(self, scope: Scope, section: Node) -> Iterator[tuple[str, Node]]:
-        for name, patch in section.map.items():
-            found = matrix_of(scope, name, self.interpolator, self.faults)
-            if "/" in name:
-                yield name, patch  # of a component, whose parameters apply: filled in once it is laid over
-            elif found:
-                yield name, self.interpolator.tree(patch, params=scope.params.values, matrix=found[0])
-            else:
-                yield name, self.interpolator.tree(patch, params=scope.params.values)
+    def _resource(self, section: str, name: str, patch: Node) -> Node:
+        """Fill in the patch of one resource with the parameters of the component that it belongs to."""
+        component, _, own_name = name.rpartition("/")
+        home = self.scopes.get(component)
+        if home is None:
+            return patch  # an unknown component, which is reported when the patch is laid over
+        found = matrix_of(home, own_name, self.interpolator, self.faults) if section == "stages" else []
+        return self.interpolator.tree(patch, params=home.params.values, matrix=found[0] if found else None)
 
 
 def _unresolved(node: Node, path: Path) -> Iterator[Path]:

@@ -75,7 +75,7 @@ class _Parse:
         self._refuse_early_expressions()
         scopes = self._scopes()
         self._load_params(scopes, overrides)
-        filler = Filler(self.interpolator, self.faults)
+        filler = Filler(self.interpolator, self.faults, scopes)
         if any(each is not None and each.map for each in (self.profile, self.patch)):
             for scope in scopes.values():
                 filler.fill(scope)  # also what a patch hides: every fault of the file in one go

@@ -363,3 +363,19 @@ def test_a_value_is_not_an_expression_again(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"a": "${{ env.HOME }}"}', encoding="utf-8")
     spec = written(tmp_path, "params: p.json\nstages: {a: {cmd: 'x ${{ params.a }}', outs: [o]}}\n")
     assert stage(spec, "stages.a").cmd == "x ${{ env.HOME }}"
+
+
+def test_a_patch_of_a_component_uses_its_parameters(tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(
+        "params: {n: 3}\nstages: {fit: {cmd: x, outs: {m: m}}}\n"
+        "models: {m: {from: stages.fit.outs.m, framework: sklearn}}\nendpoints: {e: {model: m}}\n",
+        encoding="utf-8",
+    )
+    text = (
+        "params: {n: one}\ncomponents: {c: {file: c.yaml, dir: c}}\nenvironments:\n  dev: {}\n"
+        "  prod: {default: true, stages: {c/fit: {nodes: '${{ params.n }}'}}, "
+        "endpoints: {c/e: {replicas: '${{ params.n }}'}}}\n"
+    )
+    prod, dev = written(tmp_path, text), written(tmp_path, text, environment="dev")
+    assert (stage(prod, "c/stages.fit").nodes, endpoint(prod, "c/endpoints.e").replicas) == (3, Range(3, 3))
+    assert stage(dev, "c/stages.fit").nodes == 1
