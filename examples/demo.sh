@@ -6,10 +6,15 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 PATH="$here/.venv/bin:$PATH"
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
 
-heading() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold='' plain=''
+if [[ -t 1 ]]; then bold=$'\033[1m' plain=$'\033[0m'; fi
 
-show() { # says which command it runs, then runs it
-  heading "\$ $*"
+show() { # says which command it runs, as one would type it, then runs it
+  local word line=''
+  for word in "$@"; do
+    if [[ $word == *[!A-Za-z0-9_./=-]* ]]; then line+=" '$word'"; else line+=" $word"; fi
+  done
+  printf '\n%s$%s%s\n' "$bold" "$line" "$plain"
   "$@"
 }
 
