@@ -1,5 +1,6 @@
 """The only error boundary: whatever ends a command becomes text (or JSON) and an exit code here."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,20 @@ from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, did_you_mean
 
 BROKEN_PIPE = 141
 """What a shell reports for a program that SIGPIPE ended: 128 + 13."""
+
+_FAULTS_OF_THE_MACHINE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENAMETOOLONG,
+}
+"""What the system answers when its disk, its limits or its permissions are at fault, not mlstack."""
 
 UsageError: Any = typer.BadParameter.__base__
 """click's usage error, from wherever this version of typer keeps click."""
@@ -33,6 +48,8 @@ def guarded(given: Globals, command: Callable[[], Any]) -> int:
     except BrokenPipeError:
         return leave_broken_pipe()
     except Exception as error:  # noqa: BLE001 - the boundary: everything else is a bug of mlstack
+        if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
+            return _report(given, MlstackError(_refused(error)))
         return _report_bug(given, error)
     return result if isinstance(result, int) else ExitCode.OK
 
@@ -106,6 +123,18 @@ def _settings(given: Globals) -> Settings:
         return build_settings(given)
     except MlstackError:
         return Settings(command=given.command, directory=Path(), json=bool(given.json), stream=given.stream)
+
+
+def _refused(error: OSError) -> Diagnostic:
+    """Say what the system refused where no room of mlstack had expected it: no bug, and nothing that a retry loses."""
+    place = error.filename if isinstance(error.filename, str) else ""
+    reason = error.strerror or str(error)
+    return Diagnostic(
+        code="refused-by-system",
+        summary="The system refused what mlstack needs",
+        detail=f"{place}: {reason}." if place else f"{reason}.",
+        hint="Check permissions, free space and limits, then run the same command again: what is done is recorded.",
+    )
 
 
 def _report_bug(given: Globals, error: Exception) -> int:

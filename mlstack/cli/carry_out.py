@@ -14,7 +14,6 @@ from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.dvc.settings import require_initialised
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
-from mlstack.executor.events import Interrupted
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.work import Session, Work
 from mlstack.graph.lock import desired_lock, read_lock, write_lock
@@ -75,7 +74,11 @@ def confirm(settings: Settings, question: str, *, yes: bool) -> None:
             )
         )
     note(f"\n{question}\n  Only yes will be accepted.\n")
-    answer = input("  Enter a value: ")
+    try:
+        answer = input("  Enter a value: ")
+    except EOFError:  # Ctrl-D
+        answer = ""
+        note("")
     if answer.strip() != "yes":
         raise MlstackError(
             Diagnostic(code="not-confirmed", summary="Cancelled", detail="Nothing was changed."),
@@ -101,7 +104,6 @@ def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order)
     """Carry out the work and show its events as they come."""
     who = Who(name=person(), host=host_name(), operation=order.operation)
     with event_renderer(settings, work.plan) as on_event, interrupt.on_signals():
-        interrupt.on_raise(lambda now: on_event(Interrupted(now=now)))
         result = apply(work, parallelism=order.parallelism, who=who, on_event=on_event)
     return exit_code_of(result)
 

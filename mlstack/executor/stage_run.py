@@ -220,7 +220,7 @@ def _inputs_changed(stage: Stage, paths: tuple[str, ...]) -> Diagnostic:
         code="inputs-changed",
         summary="An input changed while the plan was carried out",
         detail=f"{', '.join(paths)}: the content is not the one that was planned, so the result is not recorded.",
-        hint="Plan again.",
+        hint="Plan again. If the stage itself writes there: have it write to an output of its own.",
         command="mlstack plan",
         address=stage.address,
     )

@@ -37,7 +37,12 @@ def save_plan(plan: Plan, path: Path) -> None:
     except OSError as error:
         waiting.unlink(missing_ok=True)
         raise MlstackError(
-            _problem("plan-not-saved", "The plan could not be saved", path, detail=error.strerror or "")
+            Diagnostic(
+                code="plan-not-saved",
+                summary="The plan could not be saved",
+                detail=f"{path}: {error.strerror or error}",
+                hint="Name a place that can be written, and plan again.",
+            )
         ) from error
 
 

@@ -1,6 +1,7 @@
 """Small YAML files of the project (`dvc.yaml`, `.dvc`, generated params), parsed once and remembered by stat."""
 
 import os
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 from mlstack.diagnostics import Diagnostic, MlstackError, Position
 from mlstack.drivers.dvc.stamped import Stamped, read_stamped, stamp, write_stamped
 from mlstack.drivers.dvc.yaml_text import load_yaml
+
+CONFLICT_MARK = re.compile(r"^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
+"""What Git leaves in a file that it could not merge."""
 
 
 def read_document(root: Path, path: str, *, cache_folder: Path | None) -> dict[str, Any] | None:
@@ -36,7 +40,11 @@ def parse_document(content: bytes, path: str) -> dict[str, Any]:
     import yaml
 
     try:
-        data = load_yaml(content.decode())
+        text = content.decode()
+        conflict = CONFLICT_MARK.search(text)
+        if conflict is not None:
+            raise MlstackError(_conflict(path, text.count("\n", 0, conflict.start()) + 1))
+        data = load_yaml(text)
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
@@ -51,6 +59,17 @@ def parse_document(content: bytes, path: str) -> dict[str, Any]:
 def document_cache(cache_folder: Path | None, path: str) -> Path | None:
     """Return the file that remembers one parsed document."""
     return cache_folder / "dvc" / f"yaml-{sha256(os.fsencode(path)).hexdigest()[:16]}.json" if cache_folder else None
+
+
+def _conflict(path: str, line: int) -> Diagnostic:
+    return Diagnostic(
+        code="dvc-file-conflict",
+        summary="One of DVC's files holds a merge conflict",
+        detail=f"{path} has conflict markers.",
+        hint="Take either side; the next apply writes anew what is generated in it.",
+        command=f"git checkout --ours -- {path}",
+        position=Position(path, line, 1),
+    )
 
 
 def unreadable(path: str, reason: str, *, line: int = 1) -> Diagnostic:

@@ -8,13 +8,13 @@ from pathlib import Path
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Position
+from mlstack.drivers.dvc.documents import CONFLICT_MARK
 from mlstack.drivers.dvc.entries import MalformedEntryError, RecordedStage, read_entry
 from mlstack.drivers.dvc.stamped import Stamped, read_stamped, stamp, write_stamped
 from mlstack.drivers.dvc.yaml_text import dump_yaml, load_yaml
 
 LOCK_NAME = "dvc.lock"
 LOCK_SCHEMA = "2.0"
-_CONFLICT = re.compile(r"^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 _STAGE_LINE = re.compile(r"^  (?![ #])\S.*:\s*(?:#.*)?$")
 
 
@@ -80,7 +80,7 @@ def parse_lock(content: bytes, directory: str) -> tuple[LockFile, LockText]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise MlstackError(_unreadable(path, "it is not UTF-8 text", line=line)) from error
-    conflict = _CONFLICT.search(text)
+    conflict = CONFLICT_MARK.search(text)
     if conflict is not None:
         raise MlstackError(_conflict(path, text.count("\n", 0, conflict.start()) + 1))
     try:

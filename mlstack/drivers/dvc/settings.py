@@ -94,10 +94,11 @@ def _files(top: Path) -> Iterator[Path]:
 def _read(file: Path) -> Mapping[str, str]:
     parser = ConfigParser(strict=False, interpolation=None, allow_no_value=True, inline_comment_prefixes=("#",))
     try:
-        text = file.read_text(encoding="utf-8")
+        content = file.read_bytes()
     except OSError:
         return {}
     try:
+        text = content.decode()
         parser.read_string("\n".join(line.strip() for line in text.splitlines()))
     except (ConfigError, UnicodeDecodeError) as error:
         raise MlstackError(

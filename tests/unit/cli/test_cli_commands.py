@@ -276,6 +276,20 @@ def test_logs_on_a_terminal_cannot_steer_it(applied: Path) -> None:
     os.close(terminal)
 
 
+def test_ctrl_d_at_the_question_changes_nothing(root: Path) -> None:
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "mlstack.cli.main", "apply"]
+    asked = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal)
+    shown = b""
+    while b"Enter a value" not in shown:
+        shown += os.read(controller, 4096)
+    os.write(controller, b"\x04")
+    assert asked.wait(timeout=30) == ExitCode.ERROR
+    assert b"Nothing was changed." in os.read(controller, 4096)
+    os.close(controller)
+    os.close(terminal)
+
+
 def test_logs_before_a_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["logs", "train"]) == ExitCode.ERROR
     assert "has not run on this machine yet" in capsys.readouterr().err

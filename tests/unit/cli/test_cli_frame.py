@@ -1,5 +1,6 @@
 """The frame of the command line: loading on demand, global options, usage errors, the error boundary, completion."""
 
+import errno
 import json
 import os
 import pty
@@ -143,6 +144,8 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             raise MlstackError(Diagnostic(code="x", summary="It went wrong", detail="Because."))
         if action == "bug":
             raise ValueError("nobody thought of this")
+        if action == "full":
+            raise OSError(errno.ENOSPC, "No space left on device", "/place/of/something")
         if action == "interrupt":
             raise KeyboardInterrupt
         if action == "pipe":
@@ -254,6 +257,16 @@ def test_errors_of_streams_are_lines(capsys: pytest.CaptureFixture[str], tmp_pat
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["type"] for line in lines] == ["diagnostic", "diagnostic"]
     assert lines[0]["@level"] == "error"
+
+
+def test_what_the_system_refuses_is_no_bug(
+    probe: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROBE", "full")
+    assert main(["-C", str(tmp_path), "status"]) == ExitCode.ERROR
+    said = capsys.readouterr().err
+    assert "/place/of/something: No space left on device." in said
+    assert "bug" not in said
 
 
 @pytest.mark.parametrize("has_folder", [True, False])
