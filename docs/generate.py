@@ -12,8 +12,8 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,7 @@ expect of each code. Words in ‹angles› are filled in.
 """
 
 CODE = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
-Place = tuple[str, int]
+Scope = dict[str, ast.expr]
 
 
 @dataclass(frozen=True)
@@ -135,75 +135,128 @@ class Known:
     """One code with what the source says of it, as far as that is written there."""
 
     code: str
-    summary: str
-    hint: str
-    command: str
+    summary: str = ""
+    detail: str = ""
+    hint: str = ""
+    command: str = ""
 
     @property
-    def way_out(self) -> str:
-        """What to do, with the command that does it."""
-        return f"{self.hint} `{self.command}`".strip() if self.command else self.hint
+    def row(self) -> str:
+        """One line of the table: the code, what is wrong, what to do."""
+        way_out = f"{self.hint} `{self.command}`".strip() if self.command else self.hint
+        cells = (f"`{self.code}`", self.summary, way_out or self.detail)
+        return "| " + " | ".join(re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in cells) + " |\n"
 
 
-def text_of(node: ast.expr | None) -> str:
+@dataclass(frozen=True)
+class Maker:
+    """A callable that makes a diagnostic of a code that it is given.
+
+    `parameters` are its positional ones, of which the first `needed` must be given; `usual` holds what it says itself,
+    whatever the code.
+    """
+
+    code: str
+    parameters: tuple[str, ...]
+    needed: int
+    usual: Mapping[str, ast.expr]
+
+    def arguments(self, call: ast.Call) -> dict[str, ast.expr] | None:
+        """Return the arguments of a call by name; None if the call cannot be one of this maker."""
+        if len(call.args) > len(self.parameters) or len(call.args) + len(call.keywords) < self.needed:
+            return None
+        given = dict(zip(self.parameters, call.args, strict=False))
+        return dict(self.usual) | given | {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+
+
+FIRST = {
+    "Diagnostic": Maker("code", ("code", "summary", "detail", "hint", "command"), 1, {}),
+    "StartFault": Maker("code", ("code", "detail"), 2, {}),
+}
+
+
+def text_of(node: ast.expr | None, scope: Scope) -> str:
     """Return a text in the source; what is filled in at run time becomes a word in angles."""
     match node:
         case ast.Constant(value=str(value)):
             return value
         case ast.JoinedStr(values=values):
-            return "".join(text_of(value) for value in values)
+            return "".join(text_of(value, scope) for value in values)
         case ast.FormattedValue(value=value):
             return f"‹{re.sub(r'[^a-z]+', ' ', ast.unparse(value).lower()).strip()[:24].strip()}›"
         case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return text_of(left) + text_of(right)
+            return text_of(left, scope) + text_of(right, scope)
         case ast.IfExp(body=body, orelse=other):
-            return text_of(body) or text_of(other)
+            return text_of(body, scope) or text_of(other, scope)
+        case ast.Name(id=name) if name in scope:
+            return text_of(scope[name], {key: value for key, value in scope.items() if key != name})
     return ""
 
 
 def diagnostics(modules: list[ast.Module]) -> list[Known]:
     """Return every diagnostic code in the modules.
 
-    A function that hands one of its parameters on as `Diagnostic(code=…)` is a maker of diagnostics itself: its calls
-    are looked at in the same way.
+    A function that hands one of its parameters on as the code of a diagnostic makes diagnostics itself: its calls are
+    looked at in the same way, those of a private one only in its own module.
     """
-    makers: dict[str, Place] = {"Diagnostic": ("code", 0), "StartFault": ("code", 0)}
-    calls = [node for module in modules for node in ast.walk(module) if isinstance(node, ast.Call)]
-    functions = [node for module in modules for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    public, summaries = dict(FIRST), dict(_summaries(modules))
+    own: list[dict[str, Maker]] = [{} for _ in modules]
     grown = True
     while grown:
         grown = False
-        for function in functions:
-            names = [argument.arg for argument in [*function.args.posonlyargs, *function.args.args]]
-            names = [name for name in names if name not in {"self", "cls"}]
-            every = [*names, *(argument.arg for argument in function.args.kwonlyargs)]
-            for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
-                code = _code_argument(call, makers)
-                if isinstance(code, ast.Name) and code.id in every and function.name not in makers:
-                    makers[function.name] = (code.id, names.index(code.id) if code.id in names else 99)
+        for module, makers in zip(modules, own, strict=True):
+            for function in (node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)):
+                home = makers if function.name.startswith("_") else public
+                maker = None if function.name in home else _maker(function, public | makers)
+                if maker is not None:
+                    home[function.name] = maker
                     grown = True
     found: dict[str, Known] = {}
-    for call in calls:
-        for constant in _constants(_code_argument(call, makers)):
-            given = {keyword.arg: text_of(keyword.value) for keyword in call.keywords}
-            texts = [text_of(argument) for argument in call.args]
-            sentence = next((text for text in texts if " " in text), "")
-            known = Known(constant, given.get("summary") or sentence, given.get("hint", ""), given.get("command", ""))
-            before = found.get(constant)
-            if before is None or (not before.summary and known.summary) or (not before.hint and known.hint):
-                found[constant] = known
+    for module, makers in zip(modules, own, strict=True):
+        for known in _calls(module, public | makers):
+            better = replace(known, summary=known.summary or summaries.get(known.code, ""))
+            if known.code not in found or len(better.row) > len(found[known.code].row):
+                found[known.code] = better
     return [found[code] for code in sorted(found)]
 
 
-def _code_argument(call: ast.Call, makers: dict[str, Place]) -> ast.expr | None:
-    name = ast.unparse(call.func).rpartition(".")[2]
-    if name not in makers:
-        return None
-    parameter, position = makers[name]
-    for keyword in call.keywords:
-        if keyword.arg == parameter:
-            return keyword.value
-    return call.args[position] if position < len(call.args) else None
+def _summaries(modules: list[ast.Module]) -> Iterator[tuple[str, str]]:
+    """Yield the entries of tables named SUMMARIES."""
+    for module in modules:
+        for node in module.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SUMMARIES":
+                yield from ast.literal_eval(node.value).items()
+
+
+def _maker(function: ast.FunctionDef, makers: dict[str, Maker]) -> Maker | None:
+    names = [argument.arg for argument in [*function.args.posonlyargs, *function.args.args]]
+    names = [name for name in names if name not in {"self", "cls"}]
+    every = {*names, *(argument.arg for argument in function.args.kwonlyargs)}
+    for call in (node for node in ast.walk(function) if isinstance(node, ast.Call)):
+        maker = makers.get(ast.unparse(call.func).rpartition(".")[2])
+        given = maker.arguments(call) if maker else None
+        code = given.get(maker.code) if maker and given else None
+        if maker and given and isinstance(code, ast.Name) and code.id in every:
+            usual = {name: value for name, value in given.items() if isinstance(value, ast.Constant | ast.JoinedStr)}
+            return Maker(code.id, tuple(names), len(names) - len(function.args.defaults), usual)
+    return None
+
+
+def _calls(module: ast.Module, makers: dict[str, Maker]) -> Iterator[Known]:
+    functions = [node for node in ast.walk(module) if isinstance(node, ast.FunctionDef)]
+    for place in [module, *functions]:
+        scope = {
+            node.targets[0].id: node.value
+            for node in ast.walk(place)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        for call in (node for node in ast.walk(place) if isinstance(node, ast.Call)):
+            maker = makers.get(ast.unparse(call.func).rpartition(".")[2])
+            given = maker.arguments(call) if maker else None
+            if maker and given:
+                for code in _constants(given.get(maker.code)):
+                    said = {name: text_of(given.get(name), scope) for name in ("summary", "detail", "hint", "command")}
+                    yield Known(code, **said)
 
 
 def _constants(node: ast.expr | None) -> list[str]:
@@ -223,9 +276,7 @@ def library() -> list[ast.Module]:
 
 def diagnostics_text() -> str:
     """Return docs/diagnostics.md."""
-    rows = [(f"`{known.code}`", known.summary, known.way_out) for known in diagnostics(library())]
-    cells = [[re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in row] for row in rows]
-    return DIAGNOSTICS_HEAD + "".join(f"| {' | '.join(row)} |\n" for row in cells)
+    return DIAGNOSTICS_HEAD + "".join(known.row for known in diagnostics(library()))
 
 
 # ------------------------------------------------------------------------------------------------ quoted files
