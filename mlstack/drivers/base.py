@@ -4,7 +4,7 @@ A driver is a small class that satisfies some of these Protocols; the registry n
 `read` never writes and never runs code of the repository. Deleting what is already gone succeeds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from threading import Event as StopFlag
 from typing import Any, Literal, Protocol
@@ -74,13 +74,16 @@ class DatasetReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):
-    """The world as it was found. `changes` are finished rows of drivers that know more than the generic diff."""
+    """The world as it was found. `changes` are finished rows of drivers that know more than the generic diff.
+
+    `running` are the runs that nobody has collected yet, newest first; also of stages that are not declared any more.
+    """
 
     stages: dict[Address, StageReading] = {}
     datasets: dict[Address, DatasetReading] = {}
     observations: dict[Address, Observation] = {}
     metrics: dict[Address, dict[str, float]] = {}
-    running: dict[Address, RunRecord] = {}
+    running: dict[Address, tuple[RunRecord, ...]] = {}
     changes: dict[Address, Change] = {}
     diagnostics: tuple[Diagnostic, ...] = ()
 
@@ -94,9 +97,7 @@ class Driver(Protocol):
         """Observe one resource. `resource` is None when its declaration is gone, `record` when it was never made."""
         ...
 
-    def desired(
-        self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]
-    ) -> dict[str, Any]:
+    def desired(self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]) -> dict[str, Any]:
         """Return the attributes that the resource should have.
 
         `versions` maps `models.x` and `models.x@REV` to the model's hash. None there is known only after apply, and so
@@ -203,8 +204,14 @@ class ResultStore(Protocol):
         """Write what `record` still holds."""
         ...
 
-    def write_definitions(self) -> Sequence[str]:
-        """Write `dvc.yaml` and the generated params; return the paths that changed."""
+    def write_definitions(
+        self, *, moved: Mapping[Address, LockEntry] | None = None, forget: Collection[Address] | None = None
+    ) -> Sequence[str]:
+        """Write `dvc.yaml` and the generated params; return the paths that changed.
+
+        `moved` are entries that a stage takes along from its address before: they are in `dvc.lock` before the old ones
+        are dropped. Of the stages that are not declared any more, only those in `forget` are dropped (None: all).
+        """
         ...
 
     def add_dataset(self, dataset: Dataset, *, say: Say) -> FileDigest:

@@ -1,7 +1,7 @@
 """The drivers of one apply, made from a graph: what the executor's `Hands` asks for."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
@@ -43,6 +43,12 @@ class LocalHands:
         if target not in self._runners:
             self._runners.setdefault(target, load_driver(Kind.STAGE, target)())
         return self._runners[target]
+
+    def runner_of(self, run: RunRecord) -> SupportsRun:
+        """Return what can cancel a run, also of a stage that is not declared any more. All runs are on this machine."""
+        del run
+        runner: SupportsRun = load_driver(Kind.STAGE, "local")()
+        return runner
 
     def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
         """Decide everything about one run. Its Python environment is made if it is not there yet.
@@ -137,6 +143,9 @@ class _Unrecorded:
     def flush(self) -> None:
         """Write nothing."""
 
-    def write_definitions(self) -> Sequence[str]:
+    def write_definitions(
+        self, *, moved: Mapping[Address, LockEntry] | None = None, forget: Collection[Address] | None = None
+    ) -> Sequence[str]:
         """Write nothing."""
+        del moved, forget
         return ()

@@ -21,12 +21,12 @@ class RunEnd(msgspec.Struct, frozen=True):
     ended: float
 
 
-def open_runs(runs: Sequence[RunRecord]) -> dict[Address, RunRecord]:
-    """Return the runs that go on, or that ended well and wait to be collected; one a stage."""
-    found: dict[Address, RunRecord] = {}
+def open_runs(runs: Sequence[RunRecord]) -> dict[Address, tuple[RunRecord, ...]]:
+    """Return the runs that go on, or that ended well and wait to be collected, by stage and in the order of `runs`."""
+    found: dict[Address, tuple[RunRecord, ...]] = {}
     for run in runs:
-        if run.status in OPEN and run.address not in found and (run_goes_on(run) or _ended_well(run)):
-            found[run.address] = run
+        if run.status in OPEN and (run_goes_on(run) or _ended_well(run)):
+            found[run.address] = (*found.get(run.address, ()), run)
     return found
 
 

@@ -10,9 +10,11 @@ from mlstack.executor.events import ApplyEnded, ApplyStarted, Event
 from mlstack.executor.steps import carry_out
 from mlstack.executor.walk import Walk
 from mlstack.executor.work import Work
+from mlstack.graph.change import Action
 from mlstack.graph.graph import LockEntry
-from mlstack.spec.address import Address
-from mlstack.state.state import Entry, HistoryRecord, StepResult
+from mlstack.planner.plan import Step
+from mlstack.spec.address import Address, Kind, kind_of
+from mlstack.state.state import Entry, HistoryRecord, State, StepResult
 
 
 class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,26 +42,67 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
     """Carry out the plan in `work`. The caller holds the environment's lock and the workspace lock.
 
     Whatever happens in a step, the journal, `dvc.lock` and the history are written; an exception that is a bug is
-    raised after that.
+    raised after that. Raises `MlstackError` when they cannot be written (a full disk, a lost lock): what was done is in
+    the journal, and the next command goes on from there.
     """
-    plan = work.plan
     before = work.store.state()
     started_at = work.now()
     work.store.append(
-        Entry(at=started_at, apply_id=work.apply_id, event="apply-started", plan_digest=plan.digest, detail=who.name)
+        Entry(
+            at=started_at, apply_id=work.apply_id, event="apply-started", plan_digest=work.plan.digest, detail=who.name
+        )
     )
-    written = tuple(work.hands.results.write_definitions())
-    walk = Walk(plan.steps, lambda step: carry_out(work, step), on_event=on_event, interrupt=work.interrupt)
+    written = _write_definitions(work)
+    walk = Walk(work.plan.steps, lambda step: carry_out(work, step), on_event=on_event, interrupt=work.interrupt)
     work.tell = walk.tell
-    walk.tell(ApplyStarted(apply_id=work.apply_id, steps=len(plan.steps)))
-    try:
-        results = walk.run(parallelism=parallelism)
-    finally:
-        work.hands.results.flush()
+    walk.tell(ApplyStarted(apply_id=work.apply_id, steps=len(work.plan.steps)))
+    results = walk.run(parallelism=parallelism)
     outcome = _outcome(results, interrupted=work.interrupt.draining.is_set())
-    work.store.append(Entry(at=work.now(), apply_id=work.apply_id, event="apply-ended", detail=outcome))
-    work.store.compact()
-    after = work.store.state()
+    try:
+        work.hands.results.flush()
+        work.verify_lock()
+        work.store.append(Entry(at=work.now(), apply_id=work.apply_id, event="apply-ended", detail=outcome))
+        work.store.compact()
+        _add_history(work, who, results, outcome, started_at=started_at, before=before)
+    finally:
+        walk.tell(ApplyEnded(outcome=outcome, results=results))
+    if walk.fatal is not None:
+        raise walk.fatal
+    return ApplyResult(outcome=outcome, results=results, written=written)
+
+
+def _write_definitions(work: Work) -> tuple[str, ...]:
+    """Write `dvc.yaml` and its company when a stage is touched: what is moved or forgotten there, and nothing else."""
+    touched = {step.address for step in work.plan.steps if _changes_definitions(step)}
+    if not touched:
+        return ()
+    moved = {
+        address: (view.moved_from, view.reading.recorded)
+        for address, view in work.views.items()
+        if view.moved_from is not None and view.reading.recorded is not None
+    }
+    return tuple(
+        work.hands.results.write_definitions(
+            moved={address: entry for address, (_, entry) in moved.items()},
+            forget=touched | {source for source, _ in moved.values()},
+        )
+    )
+
+
+def _changes_definitions(step: Step) -> bool:
+    return kind_of(step.address) is Kind.STAGE and step.action is not Action.CANCEL
+
+
+def _add_history(
+    work: Work,
+    who: Who,
+    results: tuple[StepResult, ...],
+    outcome: Literal["done", "failed", "interrupted"],
+    *,
+    started_at: str,
+    before: State | None,
+) -> None:
+    plan, after = work.plan, work.store.state()
     work.store.add_history(
         HistoryRecord(
             id=work.apply_id,
@@ -79,8 +122,6 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
             versions={Address(name): version for name, version in work.versions().items()},
         )
     )
-    walk.tell(ApplyEnded(outcome=outcome, results=results))
-    return ApplyResult(outcome=outcome, results=results, written=written)
 
 
 def _outcome(results: tuple[StepResult, ...], *, interrupted: bool) -> Literal["done", "failed", "interrupted"]:

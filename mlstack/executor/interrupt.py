@@ -16,7 +16,7 @@ class Interrupt:
         self._on_raise: Callable[[bool], None] | None = None
 
     def on_raise(self, tell: Callable[[bool], None]) -> None:
-        """Have `tell(now)` called each time a flag is raised."""
+        """Have `tell(now)` called each time a flag is raised: in a signal handler, so it must not wait for anything."""
         self._on_raise = tell
 
     def raise_(self) -> None:

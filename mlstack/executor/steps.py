@@ -1,5 +1,6 @@
 """What is done at each kind of address. A step ends with its result observed and in the journal."""
 
+from collections.abc import Iterable
 from typing import NoReturn
 
 import msgspec
@@ -14,9 +15,12 @@ from mlstack.graph.graph import EntryKey, LockEntry
 from mlstack.planner.models import judge
 from mlstack.planner.plan import Step
 from mlstack.planner.resources import diff_resource
-from mlstack.planner.stages import Decision
+from mlstack.planner.stages import Decision, is_run_for
 from mlstack.spec.address import Kind
 from mlstack.spec.spec import Dataset, Endpoint, Model, Stage
+from mlstack.state.state import RunRecord
+
+_GRACE = 10.0
 
 
 def carry_out(work: Work, step: Step) -> Finished:
@@ -47,6 +51,9 @@ def _by_kind(work: Work, change: Change) -> Outcome:
         case Kind.STAGE if isinstance(resource, Stage):
             return _stage(work, change, resource)
         case Kind.STAGE:
+            _cancel(work, change, work.running.get(change.address, ()))
+            if change.action is Action.CANCEL:
+                return Outcome(detail="cancelled")
             work.hands.results.record({}, forget=(change.address,))
             return Outcome(detail="forgotten; its bytes stay in the cache")
         case Kind.MODEL if isinstance(resource, Model):
@@ -71,8 +78,10 @@ def _dataset(work: Work, change: Change, dataset: Dataset) -> Outcome:
 
 def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
     if change.action is Action.CANCEL:
-        return _cancel(work, change)
+        _cancel_superseded(work, change)
+        return Outcome(detail="cancelled")
     decision = _refined(work, change)
+    _cancel_superseded(work, change)
     key, entry = decision.key, decision.entry
     if key is None or decision.fingerprint is None:
         _more_unknown(change)
@@ -87,7 +96,6 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
             work.hands.results.bring(entry.digests(), say=work.say(change.address))
             return Outcome(lock_entry=entry, detail="restored")
         case _:
-            _cancel_superseded(work, change)
             return Outcome(lock_entry=run_stage(work, stage, key, decision.fingerprint))
 
 
@@ -124,21 +132,20 @@ def _more_unknown(change: Change) -> NoReturn:
     )
 
 
-def _cancel(work: Work, change: Change) -> Outcome:
-    run = work.views[change.address].run
-    if run is not None:
-        stage = work.views[change.address].stage
-        grace = stage.checkpoint.grace if stage.checkpoint else 10.0
-        work.hands.runner(stage).cancel(run, grace=grace)
-        work.store.update_run(msgspec.structs.replace(run, status="cancelled", ended_at=work.now()))
-    return Outcome(detail="cancelled")
-
-
 def _cancel_superseded(work: Work, change: Change) -> None:
-    """A run of another fingerprint writes to the same outputs: it has to be gone before this one begins."""
-    run = work.views[change.address].run
-    if run is not None and run.fingerprint != work.decide(change.address).fingerprint:
-        _cancel(work, change)
+    """Cancel runs for other inputs than the stage has now: they write to the same outputs. To destroy: every run."""
+    view = work.views[change.address]
+    wanted = None if work.plan.scope.destroy else work.decide(change.address).fingerprint
+    _cancel(work, change, [run for run in view.runs if not is_run_for(view, run, wanted)])
+
+
+def _cancel(work: Work, change: Change, runs: Iterable[RunRecord]) -> None:
+    view = work.views.get(change.address)
+    grace = view.stage.checkpoint.grace if view is not None and view.stage.checkpoint else _GRACE
+    for run in runs:
+        work.hands.runner_of(run).cancel(run, grace=grace)
+        claim = msgspec.structs.replace(run, status="cancelled", ended_at=work.now())
+        work.store.update_run(claim)
 
 
 # ------------------------------------------------------------------------------------------- models and endpoints

@@ -13,7 +13,7 @@ from threading import Lock
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.executor.events import Event, StepDone, StepFailed, StepSkipped, StepStarted
+from mlstack.executor.events import Event, Interrupted, StepDone, StepFailed, StepSkipped, StepStarted
 from mlstack.executor.interrupt import Interrupt
 from mlstack.planner.plan import Step
 from mlstack.spec.address import Address
@@ -36,6 +36,8 @@ class StepError(MlstackError):
 
 
 CarryOut = Callable[[Step], Finished]
+Ended = SimpleQueue[tuple[Address, StepResult | BaseException] | bool]
+"""How steps ended, and (as a bool: stop now?) that the person interrupts."""
 
 
 class Walk:
@@ -58,17 +60,23 @@ class Walk:
         self._telling = Lock()
 
     def tell(self, event: Event) -> None:
-        """Report an event; safe from every thread."""
+        """Report an event; safe from every thread. An exception in the listener ends the walk, not the step."""
         with self._telling:
-            self._on_event(event)
+            try:
+                self._on_event(event)
+            except Exception as error:  # noqa: BLE001 - raised again at the end: the work must not suffer
+                self.fatal = self.fatal or error
 
     def run(self, *, parallelism: int) -> tuple[StepResult, ...]:
         """Carry out every step that can be; return one result a step, in the order of the plan.
 
-        An exception that is not an `MlstackError` is a bug: running steps are waited for, and then it is raised.
+        An exception that is not an `MlstackError` is a bug: running steps are waited for, nothing more is started, and
+        it is in `fatal`.
         """
-        done: SimpleQueue[tuple[Address, StepResult | BaseException]] = SimpleQueue()
+        done: Ended = SimpleQueue()
         running = 0
+        # The signal handler only leaves word: whatever lock the interrupted thread holds, this cannot wait for it.
+        self._interrupt.on_raise(done.put)
         with ThreadPoolExecutor(max_workers=max(1, parallelism), thread_name_prefix="step") as pool:
             ready = [address for address, count in self._open_needs.items() if count == 0]
             while True:
@@ -77,13 +85,16 @@ class Walk:
                 running += len(ready)
                 if running == 0:
                     break
-                address, result = done.get()
+                ended = done.get()
+                if isinstance(ended, bool):
+                    self.tell(Interrupted(now=ended))
+                    ready = []
+                    continue
                 running -= 1
-                ready = self._collect(address, result)
-        for address in self.steps.keys() - self.results.keys():
-            self._skip(address, "interrupted before it began")
-        if self.fatal is not None:
-            raise self.fatal
+                ready = self._collect(*ended)
+        for address in self.steps:
+            if address not in self.results:
+                self._skip(address, self._why_stopping)
         return tuple(self.results[address] for address in self.steps)
 
     def _collect(self, address: Address, result: StepResult | BaseException) -> list[Address]:
@@ -108,6 +119,10 @@ class Walk:
     def _stopping(self) -> bool:
         return self._interrupt.draining.is_set() or self.fatal is not None
 
+    @property
+    def _why_stopping(self) -> str:
+        return "interrupted before it began" if self.fatal is None else "an unexpected error came before it began"
+
     def _skip_dependents(self, failed: Address) -> None:
         blocked = [failed]
         while blocked:
@@ -116,10 +131,10 @@ class Walk:
                     self._skip(address, f"{failed} failed")
                     blocked.append(address)
 
-    def _guarded(self, step: Step, done: "SimpleQueue[tuple[Address, StepResult | BaseException]]") -> None:
+    def _guarded(self, step: Step, done: Ended) -> None:
         """Run one step on a worker thread; whatever happens is handed to the walking thread."""
         if self._stopping:
-            self._skip(step.address, "interrupted before it began")
+            self._skip(step.address, self._why_stopping)
             done.put((step.address, self.results[step.address]))
             return
         try:

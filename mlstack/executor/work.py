@@ -67,6 +67,10 @@ class Hands(Protocol):
         """Return what runs this stage."""
         ...
 
+    def runner_of(self, run: RunRecord) -> SupportsRun:
+        """Return what can cancel a run, also of a stage that is not declared any more."""
+        ...
+
     def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
         """Decide everything about one run: its folder, its environment (made if need be), its share."""
         ...
@@ -115,9 +119,9 @@ class Work:
     ) -> None:
         self.plan, self.graph, self.store, self.hands = plan, graph, store, hands
         self.root, self.apply_id, self.now = session.root, session.apply_id, session.now
-        self.interrupt, self._verify_lock = session.interrupt, session.verify_lock
+        self.interrupt, self.verify_lock = session.interrupt, session.verify_lock
         self.tell: Callable[[Event], None] = _tell_nobody
-        self.views = diffed.views
+        self.views, self.running = diffed.views, diffed.running
         self.planned = {change.address: change for change in plan.changes}
         state = store.state()
         self.records = dict(state.resources) if state else {}
@@ -195,7 +199,7 @@ class Work:
 
     def journal(self, event: StepEvent, change: Change, outcome: Outcome = NOTHING) -> None:
         """Record durably what became of a step; the lock is verified before."""
-        self._verify_lock()
+        self.verify_lock()
         entry = outcome.lock_entry
         self.store.append(
             Entry(

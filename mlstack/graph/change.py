@@ -120,5 +120,9 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_always(self) -> bool:
-        """Whether this is only the run of a stage marked `always: true`."""
-        return self.action is Action.RUN and all(reason.code is ReasonCode.ALWAYS for reason in self.reasons)
+        """Whether this is only the run of a stage marked `always: true`, or what may follow from one."""
+        return (
+            self.action in (Action.RUN, Action.UPDATE)
+            and bool(self.reasons)
+            and all(reason.code is ReasonCode.ALWAYS for reason in self.reasons)
+        )

@@ -12,6 +12,7 @@ from mlstack.graph.graph import ResourceGraph
 from mlstack.planner.diff import Diffed
 from mlstack.planner.plan import Plan, Scope, Step
 from mlstack.spec.address import Address
+from mlstack.spec.spec import Dataset, Model, Pool, Resource, Stage
 from mlstack.state.state import State
 
 
@@ -22,7 +23,6 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     commit: str | None
     dirty: bool
     in_flight: tuple[str, ...] = ()
-    settings: dict[str, Any] = {}
 
 
 def build_plan(
@@ -38,7 +38,10 @@ def build_plan(
     changes = diffed.changes
     touched = [change.address for change in changes if _needs_a_step(change)]
     resources = prior.resources if prior else {}
-    prior_versions = {address: resources[address].version for address in touched if address in resources}
+    before = {change.previous_address for change in changes if change.previous_address is not None}
+    prior_versions = {
+        address: resources[address].version for address in (*touched, *sorted(before)) if address in resources
+    }
     return Plan(
         project=graph.spec.project,
         environment=graph.spec.environment,
@@ -48,7 +51,7 @@ def build_plan(
         scope=scope,
         changes=changes,
         steps=order_steps(changes, graph),
-        digest=digest_of(changes, graph, scope=scope, prior_versions=prior_versions),
+        digest=digest_of(diffed, graph, scope=scope, prior_versions=prior_versions),
         lineage=prior.lineage if prior else None,
         serial=prior.serial if prior else 0,
         commit=circumstances.commit,
@@ -57,7 +60,6 @@ def build_plan(
         in_flight=circumstances.in_flight,
         versions=diffed.versions,
         prior_versions=prior_versions,
-        settings=circumstances.settings,
     )
 
 
@@ -81,19 +83,18 @@ def order_steps(changes: Sequence[Change], graph: ResourceGraph) -> tuple[Step, 
     return tuple(steps)
 
 
-def digest_of(
-    changes: Sequence[Change], graph: ResourceGraph, *, scope: Scope, prior_versions: dict[Address, int]
-) -> str:
+def digest_of(diffed: Diffed, graph: ResourceGraph, *, scope: Scope, prior_versions: dict[Address, int]) -> str:
     """Return the SHA-256 of what is approved (design §7).
 
-    In it: the rows that do something, the content of their inputs, the prior versions of what they touch, the scope.
-    Not in it: commit, serial, wording, what was observed but does not decide (health, process ids).
+    In it: the rows that do something, the content of their inputs as far as it is known, what they are held against
+    (gates, sources) and where they run, the prior versions of what they touch, the scope. Not in it: commit, serial,
+    wording, what was observed but does not decide (health, process ids).
     """
     from hashlib import sha256
 
-    rows = [_canonical(change, graph) for change in changes if _needs_a_step(change)]
+    rows = [_canonical(change, diffed, graph) for change in diffed.changes if _needs_a_step(change)]
     approved = {
-        "format": 1,
+        "format": 2,
         "project": graph.spec.project,
         "environment": graph.spec.environment,
         "profile": graph.spec.profile,
@@ -104,17 +105,36 @@ def digest_of(
     return sha256(msgspec.json.encode(approved, order="deterministic")).hexdigest()
 
 
-def _canonical(change: Change, graph: ResourceGraph) -> dict[str, Any]:
-    inputs = graph.stages.get(change.address)
+def _canonical(change: Change, diffed: Diffed, graph: ResourceGraph) -> dict[str, Any]:
+    does_something = change.action not in (Action.DELETE, Action.FORGET, Action.CANCEL)
+    inputs = graph.stages.get(change.address) if does_something else None
+    made = [dep.path for dep in inputs.deps if dep.digest is None] if inputs is not None else []
     return {
         "address": change.address,
         "action": change.action,
         "fields": change.fields,
         "fingerprint": change.fingerprint,
         "outs": change.outs,
-        "inputs": inputs if inputs is not None and change.action is not Action.DELETE else None,
+        "inputs": inputs,
+        "made": {path: diffed.known[path].md5 for path in made if path in diffed.known},
+        "declared": _decisive(graph.resources.get(change.address), graph) if does_something else None,
         "after": change.after,
+        "previous": change.previous_address,
     }
+
+
+def _decisive(resource: Resource | None, graph: ResourceGraph) -> Any:
+    """Return what of a declaration decides over a row and is not among its fields and inputs."""
+    match resource:
+        case Stage():
+            pool = graph.resources.get(resource.pool)
+            target = pool.target if isinstance(pool, Pool) else ""
+            return (resource.pool, target, resource.nodes, resource.resources, resource.secrets)
+        case Model():
+            return (resource.stage, resource.out, resource.framework, resource.code, resource.gates)
+        case Dataset():
+            return (resource.path, resource.source)
+    return None
 
 
 def _needs_a_step(change: Change) -> bool:

@@ -14,12 +14,13 @@ from mlstack.planner.datasets import check_dataset, diff_dataset
 from mlstack.planner.models import diff_model, judge
 from mlstack.planner.moves import reading_before_move, record_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
+from mlstack.planner.removed import hint_renames, removed_rows
 from mlstack.planner.resources import delete_row, diff_resource
 from mlstack.planner.scope import select
 from mlstack.planner.stages import Decision, StageView, decide_stage
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Stage
-from mlstack.state.state import Record, State
+from mlstack.state.state import Record, RunRecord, State
 
 Describe = Callable[[Endpoint, Mapping[str, str | None]], Mapping[str, Any]]
 """Gives the attributes that an endpoint should have, from the versions of its models (None: known after apply)."""
@@ -28,13 +29,15 @@ Describe = Callable[[Endpoint, Mapping[str, str | None]], Mapping[str, Any]]
 class Diffed(msgspec.Struct, frozen=True, kw_only=True):
     """The changes, and what is known before anything is done: digests by path, and versions of models.
 
-    `views` is what the executor needs to decide about a stage again when more is known.
+    `views` is what the executor needs to decide about a stage again when more is known, `running` what it may have to
+    cancel.
     """
 
     changes: tuple[Change, ...]
     known: dict[str, FileDigest]
     versions: dict[str, str | None]
     views: dict[Address, StageView]
+    running: dict[Address, tuple[RunRecord, ...]] = {}
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
@@ -82,17 +85,23 @@ class _Walk:
         self.diagnostics: list[Diagnostic] = []
         self.moves = sources_of_moves(graph.spec)
         self.moved: set[Address] = set()
+        self.replace = frozenset(scope.replace)
+        self.unsettled: set[Address] = set()
 
     def diff(self) -> Diffed:
         for address in self.graph.order:
             change = self.readings.changes.get(address) or self._row(address)
-            self.changes[address] = change
-        self._removed()
+            self.changes[address] = self._unsettle(change)
+        self.changes |= removed_rows(
+            self.prior, self.readings, self.scope, declared=self.changes.keys(), moved=self.moved
+        )
+        self.diagnostics.extend(hint_renames(self.changes, self.views, self.readings))
         return Diffed(
             changes=tuple(self.changes[address] for address in sorted(self.changes)),
             known=self.known,
             versions=self.versions,
             views=self.views,
+            running=self.readings.running,
             diagnostics=tuple(self.diagnostics),
         )
 
@@ -137,18 +146,20 @@ class _Walk:
         address = stage.address
         inputs = self.graph.stages[address]
         reading = self.readings.stages.get(address, StageReading())
-        before_move = reading_before_move(inputs, self.moves.get(address), self.readings.stages)
+        moved_from: Address | None = None
+        before_move = reading_before_move(inputs, self.moves.get(address, ()), self.readings.stages)
         if before_move is not None:
-            reading = before_move
-            self.moved.add(self.moves[address])
+            reading, moved_from = before_move
+            self.moved.add(moved_from)
+        accepted = self.prior.accepted if self.prior else {}
         view = StageView(
             stage=stage,
             inputs=inputs,
             reading=reading,
-            moved_from=self.moves[address] if before_move is not None else None,
-            acceptance=self.prior.accepted.get(address) if self.prior else None,
-            run=self.readings.running.get(address),
-            forced=address in self.scope.replace,
+            moved_from=moved_from,
+            acceptance=accepted.get(moved_from or address, accepted.get(address)),
+            runs=tuple(run for name in (address, moved_from) if name for run in self.readings.running.get(name, ())),
+            forced=address in self.replace,
         )
         self.views[address] = view
         decision = decide_stage(view, self.known)
@@ -167,7 +178,7 @@ class _Walk:
     def _destroyed_stage(self, view: StageView) -> Change:
         """Results are kept; a run that is going on is cancelled."""
         address = view.stage.address
-        if view.run is None:
+        if not view.runs or address not in self.selected:
             return _no_op(address, Kind.STAGE, ReasonCode.KEPT)
         reason = Reason(code=ReasonCode.DESTROY_ASKED)
         return Change(address=address, kind=Kind.STAGE, action=Action.CANCEL, reasons=(reason,))
@@ -190,6 +201,7 @@ class _Walk:
             for gate in model.gates
             if (change := self.changes.get(gate.stage)) is not None
             and change.action not in (Action.NO_OP, Action.UPDATE, Action.ACCEPT, Action.CANCEL)
+            and not change.is_always
         )
         change = diff_model(
             model,
@@ -205,25 +217,28 @@ class _Walk:
     def _endpoint(self, endpoint: Endpoint) -> Change:
         address = endpoint.address
         records = self.prior.resources if self.prior else {}
-        record, source = record_before_move(address, self.moves.get(address), records)
+        moves = () if self.scope.destroy or self.scope.refresh_only else self.moves.get(address, ())
+        record, source = record_before_move(address, moves, records)
         observation = self.readings.observations.get(source or address, Absent(reason="never made"))
         if source is not None:
             self.moved.add(source)
         if self.scope.destroy:
             if record is None:
                 return _no_op(address, Kind.ENDPOINT, ReasonCode.UP_TO_DATE)
-            return delete_row(record, ReasonCode.DESTROY_ASKED)
+            change = delete_row(record, ReasonCode.DESTROY_ASKED)
+            return change if address in self.selected else self._left_out(change)
         if isinstance(observation, Unreadable):
             self.diagnostics.append(observation.diagnostic)
             observation = NotChecked(reason=observation.diagnostic.summary)
         if self.scope.refresh_only:
-            return _refreshed(address, record, observation)
+            change = _refreshed(address, record, observation)
+            return change if address in self.selected else self._left_out(change)
         change = diff_resource(
             address,
             desired=self.describe(endpoint, self.versions),
             record=record,
             observation=observation,
-            forced=address in self.scope.replace,
+            forced=address in self.replace,
         )
         if source is not None and change.action is Action.NO_OP:
             reason = Reason(code=ReasonCode.MOVED, subject=source)
@@ -231,25 +246,22 @@ class _Walk:
         change = msgspec.structs.replace(change, needs=self.graph.needs.get(address, ()), previous_address=source)
         return change if address in self.selected else self._left_out(change)
 
-    def _removed(self) -> None:
-        """Add what was recorded and is no longer declared: stages are forgotten, what runs is destroyed."""
-        if self.scope.refresh_only:
-            return
-        code = ReasonCode.DESTROY_ASKED if self.scope.destroy else ReasonCode.REMOVED_FROM_FILE
-        for address, record in (self.prior.resources if self.prior else {}).items():
-            if self._is_removed(address):
-                self.changes[address] = delete_row(record, code)
-        for address in self.readings.stages:
-            if self._is_removed(address) and not self.scope.destroy:
-                reason = Reason(code=ReasonCode.REMOVED_FROM_FILE)
-                self.changes[address] = Change(
-                    address=address, kind=Kind.STAGE, action=Action.FORGET, reasons=(reason,)
-                )
-
-    def _is_removed(self, address: Address) -> bool:
-        if address in self.changes or address in self.moved:
-            return False
-        return not self.scope.partial or address in self.scope.targets
+    def _unsettle(self, change: Change) -> Change:
+        """What follows from a stage marked `always` may have to be done too: that is known only after it has run."""
+        if change.is_always:
+            self.unsettled.add(change.address)
+            return change
+        causes = [need for need in self.graph.needs.get(change.address, ()) if need in self.unsettled]
+        if not causes or change.address not in self.selected:
+            return change
+        self.unsettled.add(change.address)
+        if change.action is not Action.NO_OP:
+            return change
+        return msgspec.structs.replace(
+            change,
+            action=Action.RUN if change.kind is Kind.STAGE else Action.UPDATE,
+            reasons=tuple(Reason(code=ReasonCode.ALWAYS, subject=cause) for cause in causes),
+        )
 
     # ------------------------------------------------------------------------------------------------ scope
 
@@ -260,6 +272,10 @@ class _Walk:
             return stage.recorded is not None and not isinstance(stage.outs, Absent)
         dataset = self.readings.datasets.get(address)
         if dataset is not None:
+            declared, desired = self.graph.resources[address], self.graph.datasets.get(address)
+            is_local = isinstance(declared, Dataset) and declared.source is None
+            if is_local and desired is not None and desired != dataset.recorded:
+                return False  # what is recorded is not what lies there: taking it would put the person's data aside
             return dataset.recorded is not None and not isinstance(dataset.content, Absent)
         return address not in self.graph.datasets
 

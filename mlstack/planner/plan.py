@@ -1,6 +1,6 @@
 """The plan: data that can be shown, saved, compared and carried out."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -59,7 +59,6 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: tuple[str, ...] = ()
     versions: dict[str, str | None] = {}
     prior_versions: dict[Address, int] = {}
-    settings: dict[str, Any] = {}
     format_version: str = PLAN_FORMAT
 
     @property

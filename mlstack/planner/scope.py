@@ -8,14 +8,17 @@ from mlstack.planner.plan import Scope
 from mlstack.spec.address import Address, Kind, kind_of
 
 
-def expand_addresses(words: Iterable[str], graph: ResourceGraph, *, option: str = "ADDR") -> tuple[Address, ...]:
+def expand_addresses(
+    words: Iterable[str], graph: ResourceGraph, *, option: str = "ADDR", recorded: Iterable[Address] = ()
+) -> tuple[Address, ...]:
     """Turn what a person typed into addresses; a matrix stage's name means all its instances.
 
-    A bare name is accepted when only one resource has it. Raises `MlstackError` with every word that fits nothing.
+    A bare name is accepted when only one resource has it. `recorded` are addresses that exist although the file does
+    not declare them any more. Raises `MlstackError` with every word that fits nothing.
     """
     found: list[Address] = []
     wrong: list[Diagnostic] = []
-    known = list(graph.resources)
+    known = list(dict.fromkeys((*graph.resources, *recorded)))
     for word in words:
         matches = [address for address in known if address == word or address.startswith(f"{word}[")]
         if not matches:
@@ -43,15 +46,25 @@ def select(graph: ResourceGraph, scope: Scope, exists: Callable[[Address], bool]
     """Return the addresses that the plan may change.
 
     A target takes along what it needs and does not exist yet; what is recorded upstream is used as it is. An exclusion
-    takes along everything that needs it.
+    takes along everything that needs it. To destroy is the other way round: a target takes along what stands on it, and
+    an exclusion keeps what it stands on.
     """
+    if scope.destroy:
+        kept = set(upstream_of(graph, scope.excludes))
+        doomed = _with_dependents(graph, scope.targets) if scope.targets else set(graph.order)
+        return frozenset(doomed - kept)
     if scope.targets:
         return _targets(graph, scope.targets, exists)
-    excluded = set(scope.excludes)
-    for address in graph.order:
-        if any(need in excluded for need in graph.needs.get(address, ())):
-            excluded.add(address)
+    excluded = _with_dependents(graph, scope.excludes)
     return frozenset(address for address in graph.order if address not in excluded)
+
+
+def _with_dependents(graph: ResourceGraph, addresses: Iterable[Address]) -> set[Address]:
+    chosen = set(addresses)
+    for address in graph.order:
+        if any(need in chosen for need in graph.needs.get(address, ())):
+            chosen.add(address)
+    return chosen
 
 
 def _targets(graph: ResourceGraph, targets: Sequence[Address], exists: Callable[[Address], bool]) -> frozenset[Address]:

@@ -1,5 +1,6 @@
 """What happens to a stage, given what is known: the one decision that planning and applying share."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -15,13 +16,16 @@ from mlstack.state.state import Acceptance, RunRecord
 
 
 class StageView(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that bears on the decision about one stage, beside the digests of its inputs."""
+    """Everything that bears on the decision about one stage, beside the digests of its inputs.
+
+    `runs` are those that nobody has collected yet: at most one of them is for the inputs that the stage has now.
+    """
 
     stage: Stage
     inputs: StageInputs
     reading: StageReading
     acceptance: Acceptance | None = None
-    run: RunRecord | None = None
+    runs: tuple[RunRecord, ...] = ()
     forced: bool = False
     moved_from: Address | None = None
 
@@ -60,16 +64,17 @@ def _decide_recorded(view: StageView, key: EntryKey, print_of_key: str, recorded
     """The recorded result fits and can be had."""
     outs = view.reading.outs
     not_checked = outs.reason if isinstance(outs, NotChecked) else ""
-    action, reason = Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE)
-    if view.run is not None and view.run.fingerprint != print_of_key:
-        action, reason = Action.CANCEL, Reason(code=ReasonCode.SUPERSEDED, subject=view.run.fingerprint[:12])
-    elif view.moved_from is not None:
-        action, reason = Action.MOVE, Reason(code=ReasonCode.MOVED, subject=view.moved_from)
+    superseded = _superseded(view, print_of_key)
+    action, reasons = Action.NO_OP, superseded
+    if view.moved_from is not None:
+        action, reasons = Action.MOVE, (Reason(code=ReasonCode.MOVED, subject=view.moved_from), *superseded)
     elif not view.reading.defined:
-        action, reason = Action.UPDATE, Reason(code=ReasonCode.DEFINITION_CHANGED)
+        action, reasons = Action.UPDATE, (Reason(code=ReasonCode.DEFINITION_CHANGED), *superseded)
+    elif superseded:
+        action = Action.CANCEL
     return Decision(
         action=action,
-        reasons=(reason,),
+        reasons=reasons or (Reason(code=ReasonCode.UP_TO_DATE),),
         key=key,
         fingerprint=print_of_key,
         entry=recorded,
@@ -82,7 +87,9 @@ def _decide_changed(view: StageView, key: EntryKey, print_of_key: str) -> Decisi
     recorded, cached = view.reading.recorded, view.reading.cached
     differences = explain_keys(recorded.key if recorded else None, key, view.inputs)
     if not differences:
-        differences = tuple(Reason(code=ReasonCode.OUT_MISSING, subject=path) for path in view.reading.missing)
+        missing = view.reading.missing or tuple(out.path for out in view.inputs.outs)
+        differences = tuple(Reason(code=ReasonCode.OUT_MISSING, subject=path) for path in missing)
+    differences += _superseded(view, print_of_key)
     accepted = view.acceptance
     if (
         accepted is not None
@@ -103,13 +110,24 @@ def _decide_changed(view: StageView, key: EntryKey, print_of_key: str) -> Decisi
     if cached is not None and fingerprint(cached.key) == print_of_key:
         reasons = (Reason(code=ReasonCode.IN_RUN_CACHE), *differences)
         return Decision(action=Action.RESTORE, reasons=reasons, key=key, fingerprint=print_of_key, entry=cached)
-    action = Action.RUN
-    extra: tuple[Reason, ...] = ()
-    if view.run is not None and view.run.fingerprint == print_of_key:
-        action, extra = Action.FOLLOW, (Reason(code=ReasonCode.RUNNING, subject=f"pid {view.run.pid}"),)
-    elif view.run is not None:
-        extra = (Reason(code=ReasonCode.SUPERSEDED, subject=view.run.fingerprint[:12]),)
-    return Decision(action=action, reasons=(*extra, *differences), key=key, fingerprint=print_of_key)
+    run = next((run for run in view.runs if is_run_for(view, run, print_of_key)), None)
+    if run is None:
+        return Decision(action=Action.RUN, reasons=differences, key=key, fingerprint=print_of_key)
+    running = Reason(code=ReasonCode.RUNNING, subject=f"pid {run.pid}" if run.pid is not None else "")
+    return Decision(action=Action.FOLLOW, reasons=(running, *differences), key=key, fingerprint=print_of_key)
+
+
+def is_run_for(view: StageView, run: RunRecord, print_of_key: str | None) -> bool:
+    """Whether a run gives the result that is wanted now; any other one writes to the same outputs."""
+    return run.address == view.stage.address and run.fingerprint == print_of_key
+
+
+def _superseded(view: StageView, print_of_key: str) -> tuple[Reason, ...]:
+    return tuple(
+        Reason(code=ReasonCode.SUPERSEDED, subject=run.fingerprint[:12])
+        for run in view.runs
+        if not is_run_for(view, run, print_of_key)
+    )
 
 
 def _decide_unknown(view: StageView, unknown: tuple[str, ...], known: Mapping[str, FileDigest]) -> Decision:
@@ -120,6 +138,8 @@ def _decide_unknown(view: StageView, unknown: tuple[str, ...], known: Mapping[st
         for address in sorted({makers[path] for path in unknown if path in makers})
     )
     recorded = view.reading.recorded
+    if view.forced:
+        causes = (Reason(code=ReasonCode.FORCED), *causes)
     if recorded is None:
         return Decision(action=Action.RUN, reasons=(Reason(code=ReasonCode.NOT_RECORDED), *causes))
     assumed = {out.path: out.digest for out in recorded.key.deps if out.path in unknown}
@@ -184,13 +204,16 @@ def producers_of(inputs: StageInputs) -> frozenset[Address]:
     return frozenset(dep.producer for dep in inputs.deps if dep.producer is not None)
 
 
-def renamed(entry: LockEntry, old_name: str, new_name: str) -> LockEntry:
+_OWN_KEY = re.compile(r"^stages\.[^.]+\.")
+
+
+def renamed(entry: LockEntry, new_name: str) -> LockEntry:
     """Return the lock entry that a stage would have if it had always been called `new_name`.
 
-    Its own keys in the generated params carry the name; nothing else in an entry does.
+    Its own keys in the generated params (`stages.<name>.…`) carry the name; nothing else in an entry does.
     """
     params = {
-        file: {key.replace(f"stages.{old_name}.", f"stages.{new_name}.", 1): value for key, value in values.items()}
+        file: {_OWN_KEY.sub(f"stages.{new_name}.", key): value for key, value in values.items()}
         if file == GENERATED_PARAMS
         else values
         for file, values in entry.key.params.items()

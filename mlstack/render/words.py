@@ -54,7 +54,7 @@ _REASONS: dict[ReasonCode, tuple[str, str]] = {
     ReasonCode.RUNNING: ("it was started already, {}", "it was started already"),
     ReasonCode.SUPERSEDED: ("run {} has inputs that are out of date", "a run has inputs that are out of date"),
     ReasonCode.FORCED: ("--replace {}", "--replace asks for it"),
-    ReasonCode.ALWAYS: ("it is marked always: true, {}", "it is marked always: true"),
+    ReasonCode.ALWAYS: ("{} always runs, and may give something else", "it is marked always: true"),
     ReasonCode.DEFINITION_CHANGED: ("its definition changed: {}", "its definition in dvc.yaml is out of date"),
     ReasonCode.CONTENT_CHANGED: ("the content of {} changed", "its content changed"),
     ReasonCode.SOURCE_CHANGED: ("source {} changed", "its source changed"),

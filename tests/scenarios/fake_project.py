@@ -13,9 +13,10 @@ from mlstack.graph.resolve import resolve
 from mlstack.planner.build_plan import Circumstances, build_plan
 from mlstack.planner.diff import Diffed, diff
 from mlstack.planner.plan import Plan, Scope
+from mlstack.spec.address import Address
 from mlstack.spec.load import load_spec
 from mlstack.state.folder import FolderBackend
-from mlstack.state.state import Acceptance, Entry
+from mlstack.state.state import Acceptance, Entry, RunRecord
 from mlstack.state.store import open_store
 from tests.scenarios.fake_world import FakeEndpoints, FakeHands, FakeWorld
 
@@ -81,6 +82,22 @@ class FakeProject:
         work = Work(plan, diffed, graph, store, hands=hands, session=session)
         self.events = []
         return apply(work, parallelism=4, who=Who(name="tester", host="here"), on_event=self.events.append)
+
+    def run_record(self, address: str, *, fingerprint: str) -> RunRecord:
+        """Return (and claim) a run that goes on although its applier is gone."""
+        record = RunRecord(
+            address=Address(address),
+            fingerprint=fingerprint,
+            status="running",
+            host="here",
+            owner_pid=1,
+            owner_started=0.0,
+            apply_id="gone",
+            claimed_at="2026-01-01T00:00:00Z",
+            pid=4711,
+        )
+        self.store(self.graph()).claim(record)
+        return record
 
     def accept(self, address: str, because: str = "a comment") -> None:
         plan, diffed, graph = self.plan()

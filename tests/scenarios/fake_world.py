@@ -4,7 +4,7 @@ The file, the loader, the digests, the planner, the executor and the state are t
 A "run" gives outputs that depend on the fingerprint alone, unless the stage is `constant`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import md5
 from pathlib import Path
 from threading import Event, Lock
@@ -45,6 +45,8 @@ class FakeWorld:
         self.constant: set[Address] = set()
         self.fails: set[Address] = set()
         self.ran: list[Address] = []
+        self.running: list[RunRecord] = []
+        self.cancelled: list[Address] = []
 
     def read(self, graph: ResourceGraph, prior: State | None) -> Readings:
         """Read the world as the real drivers do."""
@@ -68,7 +70,12 @@ class FakeWorld:
         for address in [*graph.spec.of(Endpoint), *(prior.resources if prior else ())]:
             record = prior.resources.get(address) if prior else None
             observations[address] = FakeEndpoints(self).read(None, record)
-        return Readings(stages=stages, datasets=datasets, observations=observations, metrics=self.metrics)
+        running: dict[Address, tuple[RunRecord, ...]] = {}
+        for run in self.running:
+            running[run.address] = (*running.get(run.address, ()), run)
+        return Readings(
+            stages=stages, datasets=datasets, observations=observations, metrics=self.metrics, running=running
+        )
 
     def _read_stage(self, graph: ResourceGraph, address: Address, known: dict[str, FileDigest]) -> StageReading:
         recorded = self.lock.get(address)
@@ -166,7 +173,14 @@ class FakeResults:
     def flush(self) -> None:
         return
 
-    def write_definitions(self) -> Sequence[str]:
+    def write_definitions(
+        self, *, moved: Mapping[Address, LockEntry] | None = None, forget: Collection[Address] | None = None
+    ) -> Sequence[str]:
+        with self._mutex:
+            self.world.lock |= moved or {}
+            orphans = self.world.lock.keys() - self.graph.stages.keys()
+            for address in orphans if forget is None else orphans & set(forget):
+                del self.world.lock[address]
         return ()
 
     def add_dataset(self, dataset: Dataset, *, say: Say) -> FileDigest:
@@ -202,7 +216,9 @@ class FakeRunner:
         return RunResult(exit_code=0)
 
     def cancel(self, run: RunRecord, *, grace: float) -> None:
-        del run, grace
+        del grace
+        self.world.cancelled.append(run.address)
+        self.world.running = [other for other in self.world.running if other != run]
 
 
 class FreeAdmission:
@@ -226,6 +242,10 @@ class FakeHands:
 
     def runner(self, stage: Stage) -> FakeRunner:
         del stage
+        return FakeRunner(self.world)
+
+    def runner_of(self, run: RunRecord) -> FakeRunner:
+        del run
         return FakeRunner(self.world)
 
     def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:

@@ -37,10 +37,12 @@ def play(project: FakeProject, act: dict[str, Any], *, where: str) -> None:
     if act.get("apply", True) is False:
         return
     project.world.ran.clear()
+    project.world.cancelled.clear()
     result = project.apply(scope)
     outcomes = {step.address: step.outcome for step in result.results}
     assert outcomes == act.get("outcomes", dict.fromkeys(outcomes, "done")), where
     assert sorted(project.world.ran) == sorted(act.get("ran", [])), where
+    assert sorted(project.world.cancelled) == sorted(act.get("cancelled", [])), where
     after, _, _ = project.plan(Scope(destroy=scope.destroy))
     assert rows_of(after) == expected_rows(act.get("second_plan", {})), f"{where}: the second plan"
 
@@ -58,6 +60,8 @@ def change_world(project: FakeProject, change: dict[str, Any]) -> None:
         world.metrics[Address(address)] = metrics
     for address in change.get("lose", []):
         world.gone |= {out.digest.md5 for out in world.lock[Address(address)].outs}
+    for number, address in enumerate(change.get("running", [])):
+        world.running.append(project.run_record(address, fingerprint=f"{number:064}"))
     for address in change.get("forget_in_lock", []):
         del world.lock[Address(address)]
 

@@ -1,7 +1,7 @@
 """`dvc.yaml` and the generated params, as the graph has them; what others wrote in the same file stays as it is."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,17 @@ class Definitions:
         return all(
             _look_up(generated, key) == (value,) for key, value in inputs.params.get(GENERATED_PARAMS, {}).items()
         )
+
+    def keep(self, orphans: Iterable[Address]) -> None:
+        """Leave the definitions of these orphans where they are, but for one whose outputs another stage makes now."""
+        for address in orphans:
+            place = self.orphans[address]
+            wanted = self.stages.setdefault(place.directory, {})
+            present = self._stages_in(place.directory)[place.name]
+            made = {out for data in wanted.values() for out in _out_paths(data)}
+            if place.name not in wanted and made.isdisjoint(_out_paths(present)):
+                wanted[place.name] = present
+                del self.orphans[address]
 
     def write(self) -> list[str]:
         """Write the files that differ, return their paths. Raises `MlstackError` before anything is written."""

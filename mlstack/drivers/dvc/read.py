@@ -126,8 +126,12 @@ class _Reader:
             elif address in self._graph.stages:
                 self._read_stage(self._graph.stages[address], pending.get(address))
         for address, place in self._definitions.orphans.items():
-            recorded = self._lock(place.directory).stages.get(place.name)
-            self.stages[address] = StageReading(recorded=recorded.entry if recorded else None)
+            found = self._lock(place.directory).stages.get(place.name)
+            recorded = found.entry if found else None
+            missing = self._missing(recorded, None)
+            self.stages[address] = StageReading(
+                recorded=recorded, outs=_availability(recorded, missing), missing=missing
+            )
 
     def _lock(self, directory: str) -> LockFile:
         if directory not in self._locks:
@@ -168,11 +172,6 @@ class _Reader:
         in_lock = self._lock(inputs.directory).stages.get(inputs.entry_name)
         recorded = self._lay_over(in_lock.entry if in_lock else None, pending, complete)
         missing = self._missing(recorded, inputs.outs)
-        outs: Observation = Present()
-        if recorded is None:
-            outs = Absent(reason="nothing is recorded")
-        elif missing:
-            outs = Absent(reason=f"{', '.join(missing)} is neither in the workspace nor in DVC's cache")
         is_current = recorded is not None and complete is not None and is_same_key(recorded.key, complete)
         cached: LockEntry | None = None
         if complete is not None and (not is_current or missing):
@@ -180,7 +179,7 @@ class _Reader:
         self.stages[inputs.address] = StageReading(
             recorded=recorded,
             cached=cached,
-            outs=outs,
+            outs=_availability(recorded, missing),
             missing=missing,
             defined=self._definitions.is_defined(inputs),
         )
@@ -202,10 +201,11 @@ class _Reader:
             return recorded
         return left if is_same_key(left.key, key) else recorded
 
-    def _missing(self, recorded: LockEntry | None, outs: Iterable[Out]) -> tuple[str, ...]:
+    def _missing(self, recorded: LockEntry | None, outs: Iterable[Out] | None) -> tuple[str, ...]:
+        """Return the outputs that cannot be had. `outs` of None: not known, so any of them may be kept in Git."""
         if recorded is None:
             return ()
-        in_git = {out.path for out in outs if not out.cache}
+        in_git = {out.path for out in recorded.outs} if outs is None else {out.path for out in outs if not out.cache}
         return tuple(
             out.path
             for out in recorded.outs
@@ -216,3 +216,11 @@ class _Reader:
     def _find_cached(self, key: EntryKey, inputs: StageInputs) -> LockEntry | None:
         found = find_cached(key, inputs.directory, root=self._root, objects=self._objects, available=self._available)
         return found.entry if found else None
+
+
+def _availability(recorded: LockEntry | None, missing: Sequence[str]) -> Observation:
+    if recorded is None:
+        return Absent(reason="nothing is recorded")
+    if missing:
+        return Absent(reason=f"{', '.join(missing)} is neither in the workspace nor in DVC's cache")
+    return Present()

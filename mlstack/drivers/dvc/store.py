@@ -6,7 +6,7 @@ take 200 ms a stage); remotes are left to the DVC library, which is imported whe
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from threading import RLock
 
@@ -242,13 +242,18 @@ class DvcResults:
 
     # ------------------------------------------------------------------------------------------------ definitions
 
-    def write_definitions(self) -> Sequence[str]:
-        """Write `dvc.yaml`, the generated params and `.gitignore`; entries of stages that are gone are dropped.
+    def write_definitions(
+        self, *, moved: Mapping[Address, LockEntry] | None = None, forget: Collection[Address] | None = None
+    ) -> Sequence[str]:
+        """Write `dvc.yaml`, the generated params and `.gitignore`; entries of stages in `forget` are dropped.
 
-        Raises `MlstackError`, with nothing written, where something of the user's is in the way.
+        `moved` are in `dvc.lock` before anything else is written, so that a kill in between loses no result. Raises
+        `MlstackError`, with nothing written, where something of the user's is in the way.
         """
         with self._mutex:
             definitions = Definitions(self._graph, self._root, cache_folder=self._cache_folder)
+            if forget is not None:
+                definitions.keep([address for address in definitions.orphans if address not in forget])
             held = {
                 out.path: address for address, inputs in self._graph.stages.items() for out in inputs.outs if out.cache
             }
@@ -256,6 +261,10 @@ class DvcResults:
             if problems:
                 raise MlstackError(*problems)
             odd = self._written_otherwise(definitions)
+            for address, entry in (moved or {}).items():
+                inputs = self._graph.stages[address]
+                self._writer(inputs.directory).put(inputs.entry_name, entry, self._executable_in(entry))
+            self._write_locks()
             with self._lock.held():
                 written = definitions.write()
                 written += ignore(self._root, held)
