@@ -10,6 +10,7 @@ from mlstack.cli.console import say, say_json
 from mlstack.cli.project import make_plan, open_project
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import Absent
 from mlstack.graph.change import Action
 from mlstack.graph.graph import fingerprint
 from mlstack.planner.plan import Plan, Scope
@@ -17,8 +18,11 @@ from mlstack.planner.scope import expand_addresses
 from mlstack.planner.stages import StageView
 from mlstack.spec.address import Address
 from mlstack.state.identity import host_name, iso_time, new_id, person
-from mlstack.state.state import Acceptance, Entry, HistoryRecord, StepResult
+from mlstack.state.state import Acceptance, Entry, HistoryRecord, State, StepResult
 from mlstack.state.store import open_store
+
+_ACCEPTABLE = (Action.RUN, Action.RESTORE, Action.FOLLOW, Action.ACCEPT)
+"""What a change of its inputs leads to; everything else keeps the result as it is."""
 
 
 def accept(
@@ -46,7 +50,7 @@ def accept(
             view = planned.diffed.views.get(stage)
             if change is None or view is None:
                 raise MlstackError(_refusal(stage, "Only stages have results that could be kept."))
-            if change.action is Action.NO_OP:
+            if change.action not in _ACCEPTABLE:
                 continue
             accepted.append(_acceptance(stage, change.fingerprint, view, because=because))
         if not accepted:
@@ -62,8 +66,8 @@ def accept(
                     acceptance=acceptance,
                 )
             )
-        store.compact()
-        store.add_history(_history(apply_id, accepted, planned.plan))
+        # The journal is left to the next apply: it may hold results that are not in dvc.lock yet.
+        store.add_history(_history(apply_id, accepted, planned.plan, after=store.state()))
     if settings.json:
         say_json(accepted)
     else:
@@ -72,7 +76,7 @@ def accept(
     return 0
 
 
-def _history(apply_id: str, accepted: list[Acceptance], plan: Plan) -> HistoryRecord:
+def _history(apply_id: str, accepted: list[Acceptance], plan: Plan, *, after: State | None) -> HistoryRecord:
     at = iso_time(time.time())
     return HistoryRecord(
         id=apply_id,
@@ -85,7 +89,7 @@ def _history(apply_id: str, accepted: list[Acceptance], plan: Plan) -> HistoryRe
         commit=plan.commit,
         dirty=plan.dirty,
         serial_before=plan.serial,
-        serial_after=plan.serial + len(accepted),
+        serial_after=after.serial if after else plan.serial,
         mlstack_version=plan.mlstack_version,
         steps=tuple(StepResult(address=each.address, action=Action.ACCEPT, outcome="done") for each in accepted),
         because=accepted[0].because,
@@ -96,6 +100,10 @@ def _acceptance(address: Address, current: str | None, view: StageView, *, becau
     recorded = view.reading.recorded
     if recorded is None:
         raise MlstackError(_refusal(address, "No result is recorded yet that could be kept."))
+    if isinstance(view.reading.outs, Absent):
+        raise MlstackError(_refusal(address, f"Its result cannot be kept: {view.reading.outs.reason}."))
+    if current == fingerprint(recorded.key):
+        raise MlstackError(_refusal(address, "Nothing that its result depends on has changed."))
     if current is None:
         raise MlstackError(_refusal(address, "What it needs will change first, so its inputs are not known yet."))
     return Acceptance(

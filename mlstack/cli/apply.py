@@ -42,7 +42,7 @@ def apply(
     or nothing if the world has moved since. After a failure or an interruption, apply again: what is done stays done.
     """
     settings = settings_of(context)
-    saved = _saved(planfile, bool(target or exclude or replace or refresh_only))
+    saved = _saved(planfile, bool(target or exclude or replace or refresh_only or not refresh))
     project = open_project(settings)
     with locked(settings, project, operation="apply", lock_timeout=lock_timeout) as lock:
         # What was read before the lock was ours may be old by now.
@@ -60,7 +60,7 @@ def apply(
         refuse_errored(planned)
         _check_clean(project, planned.plan)
         show_before(settings, planned)
-        if planned.plan.pending and saved is None:
+        if planned.plan.steps and saved is None:
             confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
         order = Order(operation="destroy" if scope.destroy else "apply", parallelism=parallelism or DEFAULT_PARALLELISM)
         code = carry_out(settings, project, planned, lock=lock, order=order)

@@ -21,10 +21,12 @@ from mlstack.render.escape import plain
 from mlstack.state.environment_lock import EnvironmentLock, acquire
 from mlstack.state.identity import host_name, iso_time, new_id, person
 from mlstack.state.protocols import StateStore
+from mlstack.state.runs import prune_runs
 from mlstack.state.store import open_store
 from mlstack.state.workspace_lock import workspace_lock
 
 DEFAULT_PARALLELISM = 10
+_RUNS_KEPT = 10
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +34,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     operation: str
     parallelism: int = DEFAULT_PARALLELISM
-    yes: bool = False
 
 
 @contextmanager
@@ -93,11 +94,15 @@ def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: E
     if left:
         work.hands.results.record(left)
         work.hands.results.flush()
-    write_lock(project.root, desired_lock(project.graph, read_lock(project.root)))
+    scope = planned.plan.scope
+    if not (scope.destroy or scope.refresh_only):
+        write_lock(project.root, desired_lock(project.graph, read_lock(project.root)))
     if not planned.plan.steps:
         store.compact()
         return ExitCode.OK
-    return watch(settings, work, interrupt, order=order)
+    code = watch(settings, work, interrupt, order=order)
+    prune_runs(project.backend, keep=_RUNS_KEPT)
+    return code
 
 
 def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order) -> int:
@@ -105,6 +110,7 @@ def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order)
     who = Who(name=person(), host=host_name(), operation=order.operation)
     with event_renderer(settings, work.plan) as on_event, interrupt.on_signals():
         result = apply(work, parallelism=order.parallelism, who=who, on_event=on_event)
+    report(settings, result.diagnostics)
     return exit_code_of(result)
 
 

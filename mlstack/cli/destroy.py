@@ -25,6 +25,7 @@ def destroy(
     settings = settings_of(context)
     project = open_project(settings)
     with locked(settings, project, operation="destroy", lock_timeout=lock_timeout) as lock:
+        project = open_project(settings)
         scope = build_scope(project, target=target, exclude=None, replace=None, destroy=True)
         planned = make_plan(project, scope)
         refuse_errored(planned)

@@ -51,7 +51,12 @@ def lock(
         kept = {address: pin for address, pin in wanted.sources.items() if address not in renewed}
         write_lock(project.root, msgspec.structs.replace(wanted, sources=kept))
         missing = [address for address in wanted.sources if address not in kept or kept[address].md5 is None]
-        _fetch(project, missing)
+        try:
+            _fetch(project, missing)
+        except BaseException:
+            now = read_lock(project.root) or wanted
+            write_lock(project.root, msgspec.structs.replace(now, sources={**wanted.sources, **now.sources}))
+            raise
         after = read_lock(project.root, project=project.spec.project)
     changes = _changes(before, after)
     if settings.json:

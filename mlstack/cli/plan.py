@@ -12,6 +12,7 @@ from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.planner.plan import Plan, Scope
 from mlstack.planner.scope import expand_addresses
+from mlstack.spec.address import Address
 
 Detailed = Annotated[
     bool, typer.Option("--detailed-exitcode", help="Exit 0: no changes; 1: error; 2: changes pending.")
@@ -84,9 +85,14 @@ def build_scope(
             ),
             exit_code=ExitCode.USAGE,
         )
+    recorded: tuple[Address, ...] = ()
+    if target or exclude:
+        # What is recorded and not declared any more can be named too.
+        state = project.reader().state()
+        recorded = tuple(state.resources) if state else ()
     return Scope(
-        targets=expand_addresses(target or (), project.graph, option="--target"),
-        excludes=expand_addresses(exclude or (), project.graph, option="--exclude"),
+        targets=expand_addresses(target or (), project.graph, option="--target", recorded=recorded),
+        excludes=expand_addresses(exclude or (), project.graph, option="--exclude", recorded=recorded),
         replace=expand_addresses(replace or (), project.graph, option="--replace"),
         destroy=destroy,
         refresh=refresh,

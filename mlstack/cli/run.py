@@ -5,17 +5,18 @@ from typing import Annotated
 import typer
 
 from mlstack.cli import options
-from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, make_work, refuse_errored, watch
+from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, carry_out, locked, make_work, refuse_errored, watch
 from mlstack.cli.console import note, report
 from mlstack.cli.project import Planned, Project, make_plan, open_project, warnings_of
 from mlstack.cli.settings import Settings, settings_of
-from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, raise_errors
 from mlstack.drivers.dvc.settings import require_initialised
+from mlstack.drivers.tries import check_tries
+from mlstack.graph.change import Action
 from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses, upstream_of
 from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.spec import Stage
-from mlstack.state.store import open_store
 from mlstack.state.unrecorded import Unrecorded
 from mlstack.state.workspace_lock import workspace_lock
 
@@ -47,26 +48,30 @@ def run(
     project = open_project(settings, profile=profile, overrides=changed)
     require_initialised(project.root)
     scope = _scope(project, addresses or [], force=force)
-    with workspace_lock(project.root, operation="run"):
-        planned = make_plan(project, scope)
-        refuse_errored(planned)
-        report(settings, warnings_of(planned.plan))
-        if not planned.plan.steps:
-            note("Nothing to run: every result is there.")
-            return ExitCode.OK
-        return _carry_out(settings, project, planned, keep=keep, parallelism=parallelism)
-
-
-def _carry_out(settings: Settings, project: Project, planned: Planned, *, keep: bool, parallelism: int | None) -> int:
-    spec = project.spec
-    store = (
-        open_store(project.backend, project=spec.project, environment=spec.environment)
-        if keep
-        else Unrecorded(project.backend, project.reader())
-    )
-    interrupt, work = make_work(project, planned, store, recording=keep, verify_lock=lambda: None)
     order = Order(operation="run", parallelism=parallelism or DEFAULT_PARALLELISM)
-    return watch(settings, work, interrupt, order=order)
+    if keep:
+        with locked(settings, project, operation="run", lock_timeout="0s") as lock:
+            planned = _plan(settings, project, scope)
+            return carry_out(settings, project, planned, lock=lock, order=order) if planned.plan.steps else ExitCode.OK
+    with workspace_lock(project.root, operation="run"):
+        planned = _plan(settings, project, scope)
+        if changed or profile:
+            running = [step.address for step in planned.plan.steps if step.action is Action.RUN]
+            raise_errors(check_tries(project.graph, running, root=project.root))
+        if not planned.plan.steps:
+            return ExitCode.OK
+        store = Unrecorded(project.backend, project.reader())
+        interrupt, work = make_work(project, planned, store, recording=False, verify_lock=lambda: None)
+        return watch(settings, work, interrupt, order=order)
+
+
+def _plan(settings: Settings, project: Project, scope: Scope) -> Planned:
+    planned = make_plan(project, scope)
+    refuse_errored(planned)
+    report(settings, warnings_of(planned.plan))
+    if not planned.plan.steps:
+        note("Nothing to run: every result is there.")
+    return planned
 
 
 def _scope(project: Project, words: list[str], *, force: bool) -> Scope:

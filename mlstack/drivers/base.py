@@ -180,6 +180,11 @@ class SupportsRun(Protocol):
 class ResultStore(Protocol):
     """Where data and results are versioned: DVC."""
 
+    @property
+    def notices(self) -> Sequence[Diagnostic]:
+        """What people should know afterwards: things of theirs that were moved aside."""
+        ...
+
     def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         """Make the workspace hold these contents at these paths, by hash (workspace, cache, remote)."""
         ...

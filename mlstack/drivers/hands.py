@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.drivers.dvc.store import DvcResults
 from mlstack.drivers.local.admission import StageAdmission
@@ -136,6 +137,12 @@ class _Unrecorded:
         self.commit = store.commit
         self.lookup = store.lookup
         self.add_dataset = store.add_dataset
+        self._store = store
+
+    @property
+    def notices(self) -> Sequence[Diagnostic]:
+        """Return what people should know afterwards."""
+        return self._store.notices
 
     def record(self, entries: Mapping[Address, LockEntry], *, forget: Sequence[Address] = ()) -> None:
         """Record nothing."""

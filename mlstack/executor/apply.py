@@ -68,7 +68,8 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
         walk.tell(ApplyEnded(outcome=outcome, results=results))
     if walk.fatal is not None:
         raise walk.fatal
-    return ApplyResult(outcome=outcome, results=results, written=written)
+    notices = tuple(work.hands.results.notices)
+    return ApplyResult(outcome=outcome, results=results, written=written, diagnostics=notices)
 
 
 def _write_definitions(work: Work) -> tuple[str, ...]:

@@ -7,9 +7,12 @@ import msgspec
 
 from mlstack import __version__
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.graph.change import Change
 from mlstack.planner.plan import PLAN_FORMAT, Plan
 
 _MAGIC = "mlstack-plan"
+_MOST_DIFFERENCES = 10
+_MOST_CHARACTERS = 60
 
 
 class PlanFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +97,14 @@ def check_fresh(saved: Plan, now: Plan) -> Diagnostic | None:
             summary="The plan is of another project or environment",
             detail=f"It was made for {saved.project} ({saved.environment}); this is {now.project} ({now.environment}).",
         )
+    if saved.profile != now.profile:
+        return Diagnostic(
+            code="plan-file-of-a-profile",
+            summary="The plan was made with a profile",
+            detail=f'It was made with the profile "{saved.profile}". Results of a profile are for tries: they are '
+            "never recorded, so such a plan is not carried out.",
+            hint="Try it with `mlstack run --profile`, or make a plan without the profile.",
+        )
     if saved.lineage is not None and saved.lineage != now.lineage:
         return _stale("It was made against another state (the lineage differs).")
     if saved.serial != now.serial:
@@ -101,8 +112,45 @@ def check_fresh(saved: Plan, now: Plan) -> Diagnostic | None:
     if saved.commit != now.commit:
         return _stale(f"It was made at commit {_short(saved.commit)}; the work tree is at {_short(now.commit)}.")
     if saved.digest != now.digest:
-        return _stale("Planned again this moment, the changes are not the same.")
+        differences = "".join(f"\n  {line}" for line in compare_plans(saved, now))
+        return _stale(f"Planned again this moment, the changes are not the same.{differences}")
     return None
+
+
+def compare_plans(saved: Plan, now: Plan) -> list[str]:
+    """Say, a line each, which rows are not the same in two plans; at most ten, then how many more there are."""
+    before = {change.address: change for change in saved.changes}
+    after = {change.address: change for change in now.changes}
+    lines = []
+    for address in sorted({*before, *after}):
+        then, today = (_row(plan.get(address)) for plan in (before, after))
+        if then != today:
+            lines.append(f"{address}: it was {then}; now it is {today}")
+    if len(lines) > _MOST_DIFFERENCES:
+        lines[_MOST_DIFFERENCES:] = [f"and {len(lines) - _MOST_DIFFERENCES} more"]
+    return lines or ["The rows read alike: the content of an input or what they are held against is another."]
+
+
+def _row(change: Change | None) -> str:
+    if change is None:
+        return "not there"
+    causes = [
+        f"{cause.subject or cause.code}: {_brief(cause.before)} -> {_brief(cause.after)}"
+        for cause in change.reasons
+        if (cause.before, cause.after) != (None, None)
+    ]
+    fields = [
+        f"{field.path}: {_brief(field.before)} -> {_brief(field.after)}"
+        for field in change.fields
+        if not field.unknown and not field.sensitive
+    ]
+    said = list(dict.fromkeys(causes + fields))
+    return f"{change.action}" + (f" ({', '.join(said)})" if said else "")
+
+
+def _brief(value: object) -> str:
+    text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return text if len(text) <= _MOST_CHARACTERS else f"{text[:_MOST_CHARACTERS]}…"
 
 
 def _stale(detail: str) -> Diagnostic:

@@ -139,6 +139,7 @@ class FakeResults:
     def __init__(self, world: FakeWorld, graph: ResourceGraph) -> None:
         self.world, self.graph = world, graph
         self._mutex = Lock()
+        self.notices: tuple[Diagnostic, ...] = ()
 
     def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         del wanted, say

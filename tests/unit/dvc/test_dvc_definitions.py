@@ -1,8 +1,12 @@
 """`dvc.yaml` and the generated params: ours are written, those of others stay, clashes stop before any write."""
 
+import shutil
+
 import pytest
 
 from mlstack.diagnostics import MlstackError
+from mlstack.drivers.base import Absent
+from mlstack.drivers.dvc.definitions import Definitions
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Out
 from tests.unit.dvc.dvc_project import Project, params, stage
@@ -150,3 +154,47 @@ def test_odd_names_are_ignored_by_git(project: Project) -> None:
         project.write(name, "x")
     assert "deep/a" not in project.git("status", "--porcelain", "-uall", "-z").replace("deep/.gitignore", "")
     assert project.store().write_definitions() == ()
+
+
+def test_what_is_not_to_be_forgotten_stays(project: Project) -> None:
+    project.declare(stage("a", "echo 1 >o", outs=["o"]), stage("b", "echo 1 >q", outs=["q"]))
+    project.apply()
+    project.forget("stages.b")
+    before = (project.read("dvc.yaml"), project.read("dvc.lock"))
+    assert project.store().write_definitions(forget=()) == ()
+    assert (project.read("dvc.yaml"), project.read("dvc.lock")) == before
+    assert project.readings().stages[Address("stages.b")].recorded is not None
+
+
+def test_a_moved_entry_is_there_before_the_old_one_goes(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.declare(stage("a", "echo 1 >o", outs=["o"]))
+    project.apply()
+    entry = project.readings().stages[A].recorded
+    assert entry is not None
+    project.forget("stages.a")
+    project.declare(stage("new", "echo 1 >o", outs=["o"]))
+    moved = {Address("stages.new"): entry}
+
+    def killed(_self: Definitions) -> list[str]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Definitions, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            project.store().write_definitions(moved=moved, forget=[A])
+    assert project.readings().stages[Address("stages.new")].recorded == entry
+    project.store().write_definitions(moved=moved, forget=[A])
+    assert project.readings().stages.keys() == {"stages.new"}
+    assert "up to date" in project.dvc("status")
+
+
+def test_a_lost_output_of_a_stage_that_is_gone_is_seen(project: Project) -> None:
+    project.declare(stage("a", "echo 1 >o", outs=["o"]))
+    project.apply()
+    project.forget("stages.a")
+    (project.root / "o").unlink()
+    assert project.readings().stages[A].missing == ()
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    reading = project.readings().stages[A]
+    assert reading.missing == ("o",)
+    assert isinstance(reading.outs, Absent)

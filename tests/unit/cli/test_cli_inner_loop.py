@@ -1,0 +1,130 @@
+"""What must never be kept, lost or done beyond what was asked: run, accept, destroy and lock on a real project."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mlstack.cli.main import main
+from mlstack.state.environment_folder import backend_for
+from mlstack.state.environment_lock import acquire
+from mlstack.state.state import Entry
+from mlstack.state.store import open_store
+
+FILE = """\
+version: 1
+project: demo
+params: {params}
+stages:
+  train:
+    cmd: {cmd}
+    deps: [train.py]
+    params: [depth]
+    outs: [model.bin]
+"""
+INLINE, IN_FILE = "{depth: 6}", "params.yaml"
+VARIABLE = 'import json, os\nopen("model.bin", "w").write(str(json.loads(os.environ["MLSTACK_PARAMS"])["depth"]))\n'
+PARAMS_FILE = 'open("model.bin", "w").write(open("params.yaml").read())\n'
+GENERATED = 'open("model.bin", "w").write(open("params.mlstack.yaml").read())\n'
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    home, root = tmp_path / "home", tmp_path / "demo"
+    home.mkdir()
+    root.mkdir()
+    (home / "gitconfig").write_text("[user]\nname=T\nemail=t@example.org\n[init]\ndefaultBranch=main\n")
+    for name, value in (("HOME", home), ("XDG_CACHE_HOME", home / "cache"), ("GIT_CONFIG_GLOBAL", home / "gitconfig")):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.chdir(root)
+    write(root, params=INLINE, script=VARIABLE)
+    (root / "params.yaml").write_text("depth: 6\n")
+    assert main(["init"]) == 0
+    capsys.readouterr()
+    return root
+
+
+def write(root: Path, *, params: str, script: str, cmd: str = "python train.py") -> None:
+    (root / "mlstack.yaml").write_text(FILE.format(params=params, cmd=cmd))
+    (root / "train.py").write_text(script)
+
+
+@pytest.mark.parametrize(
+    ("params", "script", "code"),
+    [
+        (IN_FILE, PARAMS_FILE, "try-not-in-params-file"),
+        (INLINE, GENERATED, "try-reads-generated-params"),
+    ],
+)
+def test_a_try_that_the_command_would_not_see_is_refused(
+    root: Path, capsys: pytest.CaptureFixture[str], params: str, script: str, code: str
+) -> None:
+    write(root, params=params, script=script)
+    assert main(["run", "--set", "depth=8", "--json"]) == 1
+    assert code in "".join(capsys.readouterr())
+    assert not (root / "model.bin").exists()
+
+
+def test_a_try_in_the_command_itself_needs_no_file(root: Path) -> None:
+    write(root, params=IN_FILE, script="import sys; open('model.bin', 'w').write(sys.argv[1])")
+    file = root / "mlstack.yaml"
+    text = (
+        file.read_text().replace("    params: [depth]\n", "").replace("train.py\n", "train.py ${{ params.depth }}\n", 1)
+    )
+    file.write_text(text)
+    assert main(["run", "--set", "depth=8"]) == 0
+    assert (root / "model.bin").read_text() == "8"
+
+
+def test_a_try_is_restored_when_it_is_meant(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "--set", "depth=8"]) == 0
+    assert not (root / "dvc.lock").exists()
+    (root / "model.bin").unlink()
+    write(root, params="{depth: 8}", script=VARIABLE)
+    capsys.readouterr()
+    assert main(["apply", "--yes"]) == 0
+    assert "restore" in capsys.readouterr().out
+    assert (root / "model.bin").read_text() == "8"
+
+
+def test_keep_waits_for_nobody_and_takes_the_lock(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with acquire(backend_for(None, root, "local"), operation="apply", environment="local"):
+        assert main(["run", "--keep"]) == 1
+        assert "lock" in capsys.readouterr().err
+        assert not (root / "dvc.lock").exists()
+    assert main(["run", "--keep"]) == 0
+    assert (root / "dvc.lock").exists()
+    capsys.readouterr()
+    assert main(["plan", "--detailed-exitcode"]) == 0
+
+
+def test_accept_leaves_to_the_next_apply_what_a_killed_one_left(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", "--yes"]) == 0
+    store = open_store(backend_for(None, root, "local"), project="demo", environment="local")
+    store.append(Entry(at="2026-01-01T00:00:00Z", apply_id="killed", event="apply-started"))
+    (root / "train.py").write_text(f"# a comment\n{VARIABLE}")
+    assert main(["accept", "train", "--because", "a comment"]) == 0
+    again = open_store(backend_for(None, root, "local"), project="demo", environment="local")
+    assert [entry.event for entry in again.pending()] == ["apply-started", "accepted"]
+    capsys.readouterr()
+    assert main(["apply", "--yes"]) == 0
+    assert main(["plan", "--detailed-exitcode"]) == 0
+
+
+def test_accept_refuses_what_has_no_effect(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", "--yes"]) == 0
+    assert main(["accept", "train", "--because", "why"]) == 1
+    (root / "train.py").write_text(f"# a comment\n{VARIABLE}")
+    (root / "model.bin").unlink()
+    subprocess.run(["rm", "-rf", ".dvc/cache"], check=True)
+    capsys.readouterr()
+    assert main(["accept", "train", "--because", "why"]) == 1
+    assert "cannot be kept" in capsys.readouterr().err
+
+
+def test_destroy_and_refresh_only_write_nothing_into_the_repository(root: Path) -> None:
+    assert main(["destroy", "--yes"]) == 0
+    assert main(["apply", "--refresh-only", "--yes"]) == 0
+    assert not (root / "mlstack.lock").exists()
+    assert not (root / "dvc.yaml").exists()
