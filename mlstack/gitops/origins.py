@@ -5,7 +5,7 @@ from hashlib import md5 as new_md5
 from pathlib import Path
 
 _MOST_COMMITS = 50
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 4 << 20
 SAFE_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false")
 
 
@@ -14,19 +14,35 @@ def find_text_of(root: Path, path: str, *, md5: str) -> str | None:
 
     None when it is not among them, is not text, or there is no repository. Nothing is checked out, no filter is run.
     """
-    commits = _git(root, "log", f"--max-count={_MOST_COMMITS}", "--format=%H", "HEAD", "--", path)
-    if commits is None:
-        return None
-    for commit in commits.decode().split():
-        blob = _git(root, "cat-file", "blob", f"{commit}:./{path}")
-        if blob is None or len(blob) > _MOST_BYTES:
-            continue
-        if new_md5(blob, usedforsecurity=False).hexdigest() == md5:
-            try:
-                return blob.decode("utf-8")
-            except UnicodeDecodeError:
-                return None
+    for commit in commits_of(root, path):
+        blob = _blob(root, path, commit)
+        if blob is not None and new_md5(blob, usedforsecurity=False).hexdigest() == md5:
+            return _decoded(blob)
     return None
+
+
+def commits_of(root: Path, path: str) -> list[str]:
+    """Return the newest commits that touched `path` (relative to `root`), newest first."""
+    found = _git(root, "log", f"--max-count={_MOST_COMMITS}", "--format=%H", "HEAD", "--", path)
+    return found.decode().split() if found is not None else []
+
+
+def text_at(root: Path, path: str, *, commit: str) -> str | None:
+    """Return the text of `path` at a commit; None where it is not there or is not text."""
+    blob = _blob(root, path, commit)
+    return _decoded(blob) if blob is not None else None
+
+
+def _blob(root: Path, path: str, commit: str) -> bytes | None:
+    blob = _git(root, "cat-file", "blob", f"{commit}:./{path}")
+    return blob if blob is not None and len(blob) <= _MOST_BYTES else None
+
+
+def _decoded(blob: bytes) -> str | None:
+    try:
+        return blob.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
 
 
 def _git(root: Path, *arguments: str) -> bytes | None:
