@@ -129,7 +129,7 @@ def _outcome(results: tuple[StepResult, ...], *, interrupted: bool) -> Literal["
     if any(result.outcome == "failed" for result in results):
         return "interrupted" if interrupted else "failed"
     if any(result.outcome == "not-started" for result in results):
-        return "interrupted"
+        return "interrupted" if interrupted else "failed"
     return "done"
 
 

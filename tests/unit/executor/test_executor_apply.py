@@ -1,0 +1,81 @@
+"""The frame of an apply: journal, history and `dvc.lock` are written whatever happens in a step."""
+
+from pathlib import Path
+
+import pytest
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.executor.interrupt import Interrupt
+from mlstack.planner.plan import Scope
+from mlstack.spec.address import Address
+from tests.scenarios.fake_project import FakeProject
+from tests.scenarios.fake_world import FakeResults
+
+FILE = """
+version: 1
+project: demo
+stages:
+  a: {cmd: make a, outs: [a.bin]}
+  b: {cmd: make b, outs: [b.bin], deps: [stages.a]}
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> FakeProject:
+    made = FakeProject(tmp_path)
+    made.write({"mlstack.yaml": FILE})
+    return made
+
+
+def test_a_bug_in_a_step_is_raised_after_everything_is_written(
+    project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object, **_more: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeResults, "commit", broken)
+        with pytest.raises(ZeroDivisionError):
+            project.apply()
+    store = project.store(project.graph())
+    assert store.pending() == ()
+    (record,) = store.history()
+    assert record.outcome == "failed"
+    assert [step.outcome for step in record.steps] == ["failed", "not-started"]
+
+
+def test_results_that_cannot_be_written_stay_in_the_journal(
+    project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> None:
+        raise MlstackError(Diagnostic(code="disk-full", summary="No space"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeResults, "flush", full)
+        with pytest.raises(MlstackError):
+            project.apply()
+    kept = [entry.address for entry in project.store(project.graph()).pending() if entry.lock_entry]
+    assert kept == ["stages.a", "stages.b"]
+    assert project.events[-1].__class__.__name__ == "ApplyEnded", "the person is told what was done"
+
+
+def test_interrupted_before_it_began(project: FakeProject) -> None:
+    interrupt = Interrupt()
+    interrupt.raise_()
+    result = project.apply(interrupt=interrupt)
+    assert result.outcome == "interrupted"
+    assert [step.outcome for step in result.of("not-started")] == ["not-started", "not-started"]
+    assert project.world.ran == []
+
+
+def test_destroy_touches_no_definition(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.apply()
+
+    def forbidden(*_arguments: object, **_more: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(FakeResults, "write_definitions", forbidden)
+    project.world.running = [project.run_record("stages.a", fingerprint="f" * 64)]
+    result = project.apply(Scope(destroy=True))
+    assert [step.address for step in result.results] == ["stages.a"]
+    assert project.world.cancelled == [Address("stages.a")]
