@@ -4,7 +4,7 @@ import typer
 
 from mlstack.cli import options
 from mlstack.cli.console import report, say, say_json
-from mlstack.cli.project import Planned, Project, make_plan, open_project, warnings_of
+from mlstack.cli.project import Planned, Project, make_plan, open_project
 from mlstack.cli.settings import Settings, settings_of
 from mlstack.gitops.origins import find_text_of
 from mlstack.graph.change import Change, Reason, ReasonCode
@@ -32,7 +32,7 @@ def explain(context: typer.Context, address: options.AddressArgument) -> int:
     if settings.json:
         say_json([_document(project, change) for change in changes])
         return 0
-    report(settings, warnings_of(planned.plan))
+    report(settings, planned.plan.diagnostics)
     for change in changes:
         say("\n".join(_lines(settings, project, planned, change)))
     return 0
@@ -48,7 +48,7 @@ def _lines(settings: Settings, project: Project, planned: Planned, change: Chang
             lines.append(f"      {before} -> {after}")
         if reason.subject in _modules(project, change.address):
             lines.append("      not listed in deps: the stage's Python entry imports it")
-        lines.extend(f"      {plain(line)}" for line in _text_diff(project, reason))
+        lines.extend(f"      {plain(line)}" for line in _text_diff(project, change.address, reason))
     if change.fingerprint:
         lines.append(f"  fingerprint {change.fingerprint[:16]}")
     if change.address in planned.diffed.views:
@@ -71,7 +71,7 @@ def _document(project: Project, change: Change) -> dict[str, object]:
                 "before": reason.before,
                 "after": reason.after,
                 "imported": reason.subject in _modules(project, change.address),
-                "diff": _text_diff(project, reason),
+                "diff": _text_diff(project, change.address, reason),
             }
             for reason in change.reasons
         ],
@@ -83,8 +83,19 @@ def _modules(project: Project, address: Address) -> tuple[str, ...]:
     return inputs.modules if inputs is not None else ()
 
 
-def _text_diff(project: Project, reason: Reason) -> list[str]:
-    """Return the lines that differ in a file whose recorded text is still to be found in Git."""
+def _package_diff(project: Project, address: Address, before: str) -> list[str]:
+    from mlstack.gitops.old_packages import differing_packages, find_packages_of
+
+    now = project.graph.environments.get(address)
+    packages = find_packages_of(project.root, now, digest=before) if now is not None else None
+    lines = differing_packages(packages, now.packages) if packages is not None and now is not None else []
+    return [*lines[:_MOST_LINES], *([f"… and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else [])]
+
+
+def _text_diff(project: Project, address: Address, reason: Reason) -> list[str]:
+    """Return the lines that differ in a file, or the packages in an environment, if the one before is still in Git."""
+    if reason.code is ReasonCode.ENVIRONMENT_CHANGED and isinstance(reason.before, str):
+        return _package_diff(project, address, reason.before)
     if reason.code is not ReasonCode.DEP_CHANGED or not isinstance(reason.before, str):
         return []
     before = find_text_of(project.root, reason.subject, md5=reason.before)
