@@ -142,6 +142,8 @@ class LocalEndpoints:
         """
         endpoint = _as_endpoint(context.resource)
         raise_errors(self.check(endpoint, context.graph))
+        if context.record is not None:
+            _check_is_here(context.record)  # else a second server would start, and nobody would know of the first
         versions: dict[Address, str | None] = {Address(name): found for name, found in context.versions.items()}
         attributes = self.desired(endpoint, context.graph, versions)
         wanted = digest_of(_of_process(attributes))
@@ -199,16 +201,7 @@ class LocalEndpoints:
     def delete(self, record: Record, context: StepContext) -> None:
         """End the server and remove its folder; what is gone already succeeds. Raises `MlstackError`."""
         known = record.attributes
-        if known.get("machine") != machine_identity():
-            raise MlstackError(
-                Diagnostic(
-                    code="endpoint-elsewhere",
-                    summary="The endpoint runs on another machine",
-                    detail=f"{record.address} was started on {known.get('host')} and can only be ended there.",
-                    hint="Run the command on that machine.",
-                    address=record.address,
-                )
-            )
+        _check_is_here(record)
         folder = Path(str(known.get("folder", ""))).parent
         self._stop_others(folder, _recorded(record), keep=None, say=context.say)
         try:
@@ -306,6 +299,19 @@ def _of_process(attributes: Mapping[str, Any]) -> dict[str, Any]:
     }
     kept = ("python", "env", "secrets", "listen", "server")
     return {"variants": variants, **{name: attributes[name] for name in kept}}
+
+
+def _check_is_here(record: Record) -> None:
+    if record.attributes.get("machine") != machine_identity():
+        raise MlstackError(
+            Diagnostic(
+                code="endpoint-elsewhere",
+                summary="The endpoint runs on another machine",
+                detail=f"{record.address} runs on {record.attributes.get('host')} and can only be changed there.",
+                hint="Run the command on that machine.",
+                address=record.address,
+            )
+        )
 
 
 def _as_endpoint(resource: Resource | None) -> Endpoint:

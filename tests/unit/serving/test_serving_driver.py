@@ -215,12 +215,14 @@ def test_moving_to_a_declared_port(project: "Project", ask: Ask) -> None:
     assert answer(ask, again.attributes["url"]) == "one"
 
 
-def test_another_machine_is_not_checked_and_not_deleted(project: "Project") -> None:
+def test_another_machine_is_not_checked_not_deleted_and_not_replaced(project: "Project") -> None:
     record = project.apply(action=Action.CREATE)
     elsewhere = msgspec.structs.replace(record, attributes=record.attributes | {"machine": "x", "host": "tower"})
     assert project.driver.read(None, elsewhere) == NotChecked(reason="it runs on tower, not here")
     with pytest.raises(MlstackError, match="tower"):
         project.delete(elsewhere)
+    with pytest.raises(MlstackError, match="tower"):
+        project.apply(elsewhere)
     assert project.servers() == [record.attributes["pid"]]
 
 
