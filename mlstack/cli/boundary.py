@@ -4,9 +4,11 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import typer
 
 from mlstack.cli.commands import BY_NAME
@@ -61,6 +63,8 @@ def report_usage(error: Exception, arguments: Sequence[str]) -> int:
         return _report(given, error)
     if isinstance(error, typer.Abort):
         return ExitCode.INTERRUPTED
+    if isinstance(error, OSError) and error.errno in _FAULTS_OF_THE_MACHINE:
+        return report_unwritten(error)
     if not isinstance(error, UsageError):
         return _report_bug(given, error)
     context = error.ctx
@@ -103,6 +107,14 @@ def leave_broken_pipe() -> int:
     return BROKEN_PIPE
 
 
+def report_unwritten(error: OSError) -> int:
+    """Report that standard output did not take what was written to it (a full disk); return the exit code."""
+    code = _report(Globals(json=False), MlstackError(_refused(error)))
+    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device; what is still buffered has nowhere to go
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    return code
+
+
 def _sentence(error: Any, option: str) -> str:
     text = f"There is no option {option}." if option and "such option" in error.message else error.format_message()
     return text if text.endswith((".", "?", "!")) else f"{text}."
@@ -111,10 +123,14 @@ def _sentence(error: Any, option: str) -> str:
 def _report(given: Globals, error: MlstackError) -> int:
     from mlstack.cli.console import report
 
+    settings = _settings(given)
     try:
-        report(_settings(given), error.diagnostics)
+        report(settings, error.diagnostics)
     except BrokenPipeError:
         leave_broken_pipe()
+    except OSError:  # standard output, where `--json` goes, is what failed
+        with suppress(OSError):
+            report(msgspec.structs.replace(settings, json=False), error.diagnostics)
     return error.exit_code
 
 

@@ -20,7 +20,8 @@ def note(text: str) -> None:
     """Write progress or a remark to standard error, with a newline at its end. A closed one is no failure."""
     try:
         _write(sys.stderr, text)
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
     except BrokenPipeError:
         return
 
@@ -33,7 +34,8 @@ def say_json(document: Any) -> None:
 def say_json_line(document: Any) -> None:
     """Write one JSON object as one line, at once."""
     say(msgspec.json.encode(document).decode())
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
 
 
 def json_text(document: Any) -> str:
@@ -59,7 +61,9 @@ def report(settings: Settings, diagnostics: Sequence[Diagnostic]) -> None:
     say_json(diagnostics_document(diagnostics))
 
 
-def _write(stream: TextIO, text: str) -> None:
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is None:  # started with this stream closed (`>&-`): nobody wants to see it
+        return
     line = text if text.endswith("\n") else text + "\n"
     try:
         stream.write(line)

@@ -35,6 +35,10 @@ def _flushed(code: int) -> int:
         from mlstack.cli.boundary import leave_broken_pipe
 
         return leave_broken_pipe()
+    except OSError as error:
+        from mlstack.cli.boundary import report_unwritten
+
+        return report_unwritten(error)
     return int(code)
 
 

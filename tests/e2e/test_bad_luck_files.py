@@ -3,13 +3,14 @@
 import os
 import shutil
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mlstack.diagnostics import ExitCode
-from tests.e2e.workspace import Workspace, clean_environment
+from tests.e2e.workspace import BIN, Workspace, clean_environment
 
 pytestmark = pytest.mark.e2e
 
@@ -105,3 +106,33 @@ def test_a_plan_that_cannot_be_saved(plain: Workspace) -> None:
     plain.edit("mlstack.yaml", "depth: 2", "depth: 3")
     text = refused(plain, "plan", "--out", "no/such/folder/plan.json")
     assert "Name a place that can be written" in text
+
+
+def test_a_stale_plan_names_what_differs(plain: Workspace) -> None:
+    plain.edit("mlstack.yaml", "depth: 2", "depth: 3")
+    plain.mlstack("plan", "--out", "saved")
+    plain.edit("mlstack.yaml", "depth: 3", "depth: 4")
+    text = refused(plain, "apply", "saved")
+    assert "stages.use: it was" in text
+    assert "depth: 2 -> 3" in text
+    assert "depth: 2 -> 4" in text
+    assert "stages.make" not in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["plan"], ["plan", "--json"], ["status"], ["--help"]])
+def test_standard_output_on_a_full_disk(plain: Workspace, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [str(BIN / "mlstack"), *arguments]
+        done = subprocess.run(
+            command, cwd=plain.root, env=plain.environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == ExitCode.ERROR
+    assert "No space left on device" in done.stderr
+    assert "bug" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["plan", "plan --json", "apply --yes --json"])
+def test_standard_output_that_is_closed(plain: Workspace, arguments: str) -> None:
+    done = plain.call("/bin/sh", ["-c", f'"{BIN / "mlstack"}" {arguments} >&-'])
+    assert "bug" not in done.stderr
