@@ -12,6 +12,7 @@ from mlstack.cli.project import Project, make_plan, open_project
 from mlstack.cli.results import keep_results
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.drivers.dvc.settings import require_initialised
 from mlstack.planner.plan import Plan
 
 PlanFileArgument = Annotated[
@@ -44,6 +45,7 @@ def apply(
     settings = settings_of(context)
     saved = _saved(planfile, bool(target or exclude or replace or refresh_only or not refresh))
     project = open_project(settings)
+    require_initialised(project.root)
     with locked(settings, project, operation="apply", lock_timeout=lock_timeout) as lock:
         # What was read before the lock was ours may be old by now.
         project = open_project(settings)

@@ -12,7 +12,6 @@ from mlstack.cli.progress import event_renderer
 from mlstack.cli.project import Planned, Project
 from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
-from mlstack.drivers.dvc.settings import require_initialised
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.work import Session, Work
@@ -40,7 +39,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 def locked(settings: Settings, project: Project, *, operation: str, lock_timeout: str) -> Iterator[EnvironmentLock]:
     """Hold the working tree and the environment's lock. Raises `MlstackError` naming who has them."""
     timeout = read_timeout(lock_timeout)
-    require_initialised(project.root)
     with workspace_lock(
         project.root,
         operation=operation,
