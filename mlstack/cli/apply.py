@@ -35,6 +35,7 @@ def apply(
     lock_timeout: options.LockTimeout = "0s",
     locked_: options.Locked = None,
     commit: Commit = False,
+    json_into: options.JsonInto = None,
     yes: options.Yes = False,
 ) -> int:
     """Make it so: carry out the plan.
@@ -64,7 +65,11 @@ def apply(
         show_before(settings, planned)
         if planned.plan.steps and saved is None:
             confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
-        order = Order(operation="destroy" if scope.destroy else "apply", parallelism=parallelism or DEFAULT_PARALLELISM)
+        order = Order(
+            operation="destroy" if scope.destroy else "apply",
+            parallelism=parallelism or DEFAULT_PARALLELISM,
+            json_into=json_into,
+        )
         code = carry_out(settings, project, planned, lock=lock, order=order)
         keep_results(project, commit=commit and code == ExitCode.OK, operation="mlstack apply")
         return code

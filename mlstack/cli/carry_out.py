@@ -2,17 +2,19 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import msgspec
 
 from mlstack.cli.console import note, report
 from mlstack.cli.plan import show_plan
-from mlstack.cli.progress import event_renderer
+from mlstack.cli.progress import event_renderer, json_copy
 from mlstack.cli.project import Planned, Project
 from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
+from mlstack.executor.events import Event
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.work import Session, Work
 from mlstack.graph.lock import desired_lock, read_lock, write_lock
@@ -33,6 +35,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
     operation: str
     parallelism: int = DEFAULT_PARALLELISM
+    json_into: Path | None = None
 
 
 @contextmanager
@@ -106,7 +109,16 @@ def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: E
 def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order) -> int:
     """Carry out the work and show its events as they come."""
     who = Who(name=person(), host=host_name(), operation=order.operation)
-    with event_renderer(settings, work.plan) as on_event, interrupt.on_signals():
+    with ExitStack() as around:
+        show = around.enter_context(event_renderer(settings, work.plan))
+        copy = around.enter_context(json_copy(order.json_into, work.plan)) if order.json_into else None
+
+        def on_event(event: Event) -> None:
+            if copy is not None:
+                copy(event)
+            show(event)
+
+        around.enter_context(interrupt.on_signals())
         result = apply(work, parallelism=order.parallelism, who=who, on_event=on_event)
     report(settings, result.diagnostics)
     return exit_code_of(result)

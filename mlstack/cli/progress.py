@@ -3,11 +3,15 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
+
+import msgspec
 
 from mlstack import __version__
 from mlstack.cli.console import note, say, say_json_line
 from mlstack.cli.settings import Settings
+from mlstack.cli.write_file import open_text
 from mlstack.executor.events import ApplyEnded, Event
 from mlstack.planner.plan import Plan
 
@@ -44,6 +48,26 @@ def event_renderer(settings: Settings, plan: Plan) -> Iterator[OnEvent]:
 
 
 @contextmanager
+def json_copy(path: Path, plan: Plan) -> Iterator[OnEvent]:
+    """Give the function that writes events into a file as `--json` would to standard output, for CI.
+
+    Raises `MlstackError` when the file cannot be opened; what cannot be written later never stops the apply.
+    """
+    from mlstack.render.events_json import JsonEvents
+
+    with open_text(path) as stream:
+
+        def emit(line: dict[str, object]) -> None:
+            stream.write(msgspec.json.encode(line).decode() + "\n")
+            stream.flush()
+
+        events = JsonEvents(_never_broken(emit))
+        events.version(__version__)
+        events.plan(plan)
+        yield events
+
+
+@contextmanager
 def _progress(settings: Settings) -> Iterator[OnEvent]:
     if settings.err.terminal and not settings.ci:
         from mlstack.render.events_live import LiveProgress
@@ -75,7 +99,7 @@ def _never_broken(write: Callable[[dict[str, object]], None]) -> Callable[[dict[
         if not broken:
             try:
                 write(line)
-            except BrokenPipeError:
+            except OSError:  # its reader left, or the disk is full
                 broken = True
 
     return careful

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import TextIO
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 
@@ -17,10 +18,20 @@ def write_text(path: Path, text: str) -> None:
         waiting.replace(path)
     except OSError as error:
         waiting.unlink(missing_ok=True)
-        raise MlstackError(
-            Diagnostic(
-                code="file-not-written",
-                summary="The file cannot be written",
-                detail=f"{path}: {error.strerror or error}",
-            )
-        ) from error
+        raise MlstackError(_not_written(path, error)) from error
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a file that is written line by line, emptied first. Raises `MlstackError` when it cannot be opened."""
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise MlstackError(_not_written(path, error)) from error
+
+
+def _not_written(path: Path, error: OSError) -> Diagnostic:
+    return Diagnostic(
+        code="file-not-written",
+        summary="The file cannot be written",
+        detail=f"{path}: {error.strerror or error}",
+    )
