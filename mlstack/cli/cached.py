@@ -10,6 +10,8 @@ from pathlib import Path
 _FILE = "mlstack.yaml"
 _LARGEST = 32 << 20
 _ENVIRONMENTS = re.compile(r"^environments:[ \t]*(?:#.*)?\n((?:[ \t].*\n|[ \t]*\n|#.*\n)*)", re.MULTILINE)
+_ADDRESS = re.compile(r"[\w./@=,+\[\]-]+")
+"""What a shell may be given: the cache can have come with the folder, and some shells evaluate what is completed."""
 _KEY = re.compile(r"^( +)([A-Za-z_][A-Za-z0-9_-]*):")
 
 
@@ -29,18 +31,21 @@ def cached_addresses(directory: str) -> list[str]:
     try:
         files = list((root / ".mlstack" / "cache").glob("spec-*.json"))
         newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
-        if newest is None or newest.stat().st_size > _LARGEST:
+        if newest is None or newest.is_symlink() or newest.stat().st_size > _LARGEST:
             return []
-        return list(msgspec.json.decode(newest.read_bytes(), type=Entry).spec.resources)
+        names = msgspec.json.decode(newest.read_bytes(), type=Entry).spec.resources
     except (OSError, msgspec.DecodeError):
         return []
+    return [name for name in names if _ADDRESS.fullmatch(name)]
 
 
 def cached_environments(directory: str) -> list[str]:
     """Return the names under `environments:` as far as they can be seen without parsing the file."""
+    from mlstack.spec.plain_files import read_plain
+
     root = _project(directory)
     try:
-        text = (root / _FILE).read_text(encoding="utf-8") if root is not None else ""
+        text = read_plain(root, _FILE, most=_LARGEST).decode() if root is not None else ""
     except (OSError, UnicodeDecodeError):
         return []
     block = _ENVIRONMENTS.search(text + "\n")

@@ -162,6 +162,7 @@ def _dvc_repository(root: Path) -> Check:
 
 
 def _own_folder(root: Path) -> Check:
+    from mlstack.spec.plain_files import read_plain
     from mlstack.state.environment_folder import OWN_FOLDER
 
     purpose = "mlstack's own files; Git must not see them"
@@ -169,7 +170,7 @@ def _own_folder(root: Path) -> Check:
     if not folder.exists():
         return Check(name=OWN_FOLDER, status="ok", found="not there yet", purpose=purpose)
     try:
-        ignored = "*" in (folder / ".gitignore").read_text(encoding="utf-8").split()
+        ignored = b"*" in read_plain(folder, ".gitignore").split()
     except OSError:
         ignored = False
     if ignored:

@@ -14,8 +14,10 @@ from mlstack.render.escape import plain
 from mlstack.render.values import show_pair
 from mlstack.render.words import action_sentence, reason_words
 from mlstack.spec.address import Address
+from mlstack.spec.plain_files import read_plain
 
 _MOST_LINES = 40
+_LARGEST = 4 << 20
 
 
 def explain(context: typer.Context, address: options.AddressArgument) -> int:
@@ -100,7 +102,7 @@ def _text_diff(project: Project, address: Address, reason: Reason) -> list[str]:
         return []
     before = find_text_of(project.root, reason.subject, md5=reason.before)
     try:
-        after = (project.root / reason.subject).read_text(encoding="utf-8")
+        after = read_plain(project.root, reason.subject, most=_LARGEST).decode()
     except (OSError, UnicodeDecodeError):
         return []
     if before is None:

@@ -65,7 +65,7 @@ class Digester:
             folder = self._parents[parent] = os.path.realpath(self.root / parent)
         full = folder if name in {"", "."} else f"{folder}/{name}"
         if name == ".." or not self._is_inside(folder):
-            raise MlstackError(_leaves(path, full))
+            raise MlstackError(leaves(path, full))
         status = os.lstat(full)
         if S_ISLNK(status.st_mode):
             full = self._follow(path, full)
@@ -82,11 +82,11 @@ class Digester:
     def _follow(self, path: str, link: str) -> str:
         """Return where a link leads. Outside of the project only DVC's own cache is allowed (`cache.type symlink`)."""
         target = str(Path(link).readlink())
-        if target.startswith("/") and _DVC_OBJECT.search(target) and "/../" not in target:
+        if target.startswith("/") and _DVC_OBJECT.search(target) and "/../" not in target and not _is_link(target):
             return target
         real = os.path.realpath(link)
         if not self._is_inside(real) and not _DVC_OBJECT.search(real):
-            raise MlstackError(_leaves(path, real))
+            raise MlstackError(leaves(path, real))
         return real
 
     def _digest_file(self, path: str, full: str, status: os.stat_result) -> str:
@@ -268,6 +268,10 @@ def _listing(rows: list[Row], md5s: list[str]) -> bytes:
     return f"[{', '.join(entries)}]".encode()
 
 
+def _is_link(path: str) -> bool:
+    return os.path.islink(path)  # noqa: PTH114 - as fast as can be: asked for every file that DVC has linked
+
+
 def _shortened(problems: list[Diagnostic]) -> list[Diagnostic]:
     if len(problems) <= _MOST_PROBLEMS:
         return problems
@@ -306,7 +310,8 @@ def _broken(path: str) -> Diagnostic:
     )
 
 
-def _leaves(path: str, target: str) -> Diagnostic:
+def leaves(path: str, target: str) -> Diagnostic:
+    """Say that a path is, by a link, one outside of the project."""
     return Diagnostic(
         code="path-leaves-project",
         summary="A path leaves the project folder",

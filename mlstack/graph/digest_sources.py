@@ -4,6 +4,7 @@ Nothing of the repository is run, and nothing is written except caches. Every pr
 sees all of them at once.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from posixpath import dirname
@@ -11,7 +12,7 @@ from posixpath import dirname
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, did_you_mean
-from mlstack.graph.digest import Digester
+from mlstack.graph.digest import Digester, leaves
 from mlstack.graph.environments import EnvironmentReader
 from mlstack.graph.hash_cache import HashCache
 from mlstack.graph.imports import ModuleFinder
@@ -19,6 +20,7 @@ from mlstack.graph.lock import ProjectLock, read_lock
 from mlstack.graph.sources import EnvironmentIdentity, FileDigest, SourceDigests
 from mlstack.graph.tracked import count_tracked
 from mlstack.spec.address import Address
+from mlstack.spec.plain_files import leads_out
 from mlstack.spec.spec import Dataset, Endpoint, Model, Spec, Stage
 
 
@@ -58,6 +60,7 @@ class _Work:
         )
         self._files: dict[str, FileDigest | None] = {}
         self._failed: set[str] = set()
+        self._places: dict[str, bool] = {}
         self._identities: dict[Address, EnvironmentIdentity] = {}
         self._folders: dict[Address, tuple[str, ...]] = {}
         self._modules: dict[Address, tuple[str, ...]] = {}
@@ -73,6 +76,7 @@ class _Work:
             self._problems.append(problem)
         for address, dataset in self._datasets.items():
             tracked = self._tracked.get(dataset.path, 0)
+            self._check_places([dirname(dataset.path)], address)
             if dataset.source is not None and not tracked:
                 self._add_pin(address, dataset)
                 continue
@@ -103,6 +107,7 @@ class _Work:
         tracked = self._tracked_datasets()
         missing: dict[str, list[Address]] = {}
         for address, stage in self._stages.items():
+            self._check_places([stage.directory, *(dirname(out.path) for out in stage.outs)], address)
             own: list[str] = []
             for dep in stage.deps:
                 own.append(dep.path)
@@ -145,6 +150,15 @@ class _Work:
             pins=self._pins,
             diagnostics=(*self._problems, *self._finder.diagnostics),
         )
+
+    def _check_places(self, folders: Iterable[str], address: Address) -> None:
+        """Collect the folders that applying would write to and that are, by a link, outside of the project."""
+        for folder in folders:
+            if folder not in self._places:
+                self._places[folder] = leads_out(self._root, folder)
+                if self._places[folder]:
+                    problem = leaves(folder, os.path.realpath(self._root / folder))
+                    self._problems.append(self._place(problem, address))
 
     def _digest(self, path: str, address: Address) -> FileDigest | None:
         if path not in self._files:

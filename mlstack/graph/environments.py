@@ -17,9 +17,11 @@ from mlstack.graph.hash_cache import read_cache_file, write_cache_file
 from mlstack.graph.packages import IDENTITY_RECIPE, Resolution, digest_packages, toml_fault, versions_of
 from mlstack.graph.python_version import allows, conflict, minor_of, only_minor, running_minor, undeclared
 from mlstack.graph.sources import EnvironmentIdentity
+from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Python
 
 CACHE_FORMAT = 1
+_LARGEST = 32 << 20
 SYSTEM = EnvironmentIdentity(digest="system")
 
 
@@ -233,7 +235,7 @@ class _Reading:
         if digest is None or digest.is_folder:
             return None
         try:
-            return (self._root / path).read_text(encoding="utf-8")
+            return read_plain(self._root, path, most=_LARGEST).decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
             self._problems.append(_unreadable(path, str(reason)))
@@ -246,6 +248,9 @@ class _Reading:
             return tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             self._problems.append(toml_fault(path, error))
+            return None
+        except (ValueError, RecursionError):
+            self._problems.append(_unreadable(path, "it is nested too deeply, or holds a number that is too long"))
             return None
 
     def _missing(self, lock: str) -> Diagnostic:

@@ -9,7 +9,11 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.spec.plain_files import read_plain
+
 DVCIGNORE = ".dvcignore"
+_LARGEST = 1 << 20
 _DEFAULTS = (".hg/", ".git/", ".git", ".dvc/")
 _DEFAULT_FOLDERS = frozenset({".hg", ".git", ".dvc"})
 
@@ -50,7 +54,7 @@ class IgnoreRules:
     def _read(self, folder: str) -> tuple[str, ...]:
         """Return the patterns of the `.dvcignore` in `folder`, rewritten to be relative to the top."""
         if folder not in self._texts:
-            self._texts[folder] = _read_patterns(self.top / folder / DVCIGNORE, folder)
+            self._texts[folder] = _read_patterns(self.top, folder)
         return self._texts[folder]
 
     def _patterns(self, texts: tuple[str, ...]) -> tuple[_Pattern, ...]:
@@ -91,9 +95,9 @@ def _find_top(root: Path) -> Path:
     return root
 
 
-def _read_patterns(file: Path, folder: str) -> tuple[str, ...]:
+def _read_patterns(top: Path, folder: str) -> tuple[str, ...]:
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = read_plain(top, f"{folder}/{DVCIGNORE}" if folder else DVCIGNORE, most=_LARGEST).decode().split("\n")
     except (OSError, UnicodeDecodeError):
         return ()
     patterns = (line.strip() for line in lines)
@@ -120,5 +124,30 @@ def _compile(texts: tuple[str, ...]) -> list[_Pattern]:
     for text in texts:
         regex, ignores = GitIgnoreSpecPattern.pattern_to_regex(text)
         if regex is not None and ignores is not None:
-            compiled.append(_Pattern(re.compile(str(regex)), ignores, text.endswith("/")))
+            compiled.append(_Pattern(_bounded(str(regex)), ignores, text.endswith("/")))
     return compiled
+
+
+_FIXED = r"(?:\\.|\[\^/\](?!\*)|[^\\\[\](){}|*+?^$.])+"
+_STAR = re.compile(rf"\[\^/\]\*({_FIXED})(?=\[\^/\]\*)")
+_MOST_STARS, _MOST_SPANS = 3, 2
+
+
+def _bounded(regex: str) -> re.Pattern[str]:
+    """Compile a pattern so that no name makes it try for hours.
+
+    Between two `*`, the first place that fits is as good as any later one: what follows is taken by the second `*`.
+    """
+    text = _STAR.sub(r"(?>[^/]*?\1)", regex)
+    if len(re.findall(r"\[\^/\]\*(?!\?)", text)) > _MOST_STARS or len(re.findall(r"\.[+*]", text)) > _MOST_SPANS:
+        raise MlstackError(_too_complex())
+    return re.compile(text)
+
+
+def _too_complex() -> Diagnostic:
+    return Diagnostic(
+        code="ignore-pattern-too-complex",
+        summary="A pattern in .dvcignore cannot be matched in reasonable time",
+        detail=f"A line holds more than {_MOST_SPANS} `**`, or too many `*` between sets like [a-z].",
+        hint="Write several simpler lines.",
+    )

@@ -8,13 +8,15 @@ then the standard library; after that, as if the project were installed, the sta
 import os
 import sys
 from collections.abc import Iterable
+from errno import EFBIG
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Position, Severity
 from mlstack.graph.digest import Digester
 from mlstack.graph.entry import Entry, find_entries
-from mlstack.graph.python_source import Import, ParseCache, Parsed, parse_imports
+from mlstack.graph.python_source import LARGEST_MODULE, Fault, Import, ParseCache, Parsed, parse_imports
+from mlstack.spec.plain_files import read_plain
 
 Search = tuple[tuple[str, ...], tuple[str, ...]]
 """Folders (relative to the project, "" for itself) before and after the standard library."""
@@ -227,9 +229,9 @@ class ModuleFinder:
         parsed = self._cache.find(digest.md5)
         if parsed is None:
             try:
-                source = (self._root / file).read_bytes()
-            except OSError:
-                return Parsed()
+                source = read_plain(self._root, file, most=LARGEST_MODULE)
+            except OSError as error:
+                return Parsed(fault=Fault(1, 1, str(error.strerror), "")) if error.errno == EFBIG else Parsed()
             parsed = parse_imports(source)
             self._cache.remember(digest.md5, parsed)
         return parsed

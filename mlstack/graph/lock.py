@@ -16,6 +16,7 @@ from mlstack.graph.environments import environment_key
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
+from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Dataset, Endpoint, Stage
 
 LOCK_FILE = "mlstack.lock"
@@ -70,7 +71,7 @@ def read_lock(root: Path, *, project: str | None = None) -> ProjectLock | None:
     belongs to another project than `project`.
     """
     try:
-        data = (root / LOCK_FILE).read_bytes()
+        data = read_plain(root, LOCK_FILE)
     except FileNotFoundError:
         return None
     except OSError as error:

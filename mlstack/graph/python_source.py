@@ -10,6 +10,9 @@ from mlstack.graph.hash_cache import read_cache_file, write_cache_file
 CACHE_FORMAT = 1
 _UNUSED_KEPT = 5_000
 
+LARGEST_MODULE = 1 << 20
+"""Bytes. Parsing takes up to a thousand times as much memory as the text, and planning parses what a branch brings."""
+
 
 class Import(msgspec.Struct, frozen=True, array_like=True):
     """`from <level dots><module> import <names>`, or `import <module>` (no names)."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from errno import EFBIG
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from mlstack.diagnostics import Position
 from mlstack.spec.explain_yaml import check_characters
 from mlstack.spec.faults import Faults, lines_of
 from mlstack.spec.node import Mark, Node, planted
+from mlstack.spec.plain_files import read_plain
 from mlstack.spec.read_yaml import read_yaml
 
 LARGEST_FILE = 8 * 1024 * 1024
@@ -71,21 +73,20 @@ class Sources:
                     "Name a file in it.",
                 )
                 return None
-            with path.open("rb") as stream:
-                data = stream.read(LARGEST_FILE + 1)
+            data = read_plain(self.root, file, most=LARGEST_FILE)
         except FileNotFoundError:
             hint = "Create it, or correct the name." if wanted_at else "Create it with `mlstack init`."
             self.faults.add("file-unreadable", place, f"there is no file `{file}`.", hint)
             return None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            self.faults.add("file-unreadable", place, f"`{file}`: {reason}.", "Check its permissions and its name.")
+            if isinstance(error, OSError) and error.errno == EFBIG:
+                limit = f"{LARGEST_FILE // 1024 // 1024} MiB"
+                self.faults.add("file-too-large", place, f"`{file}` is larger than {limit}.", "Is it the right file?")
+            else:
+                self.faults.add("file-unreadable", place, f"`{file}`: {reason}.", "Check its permissions and its name.")
             return None
         self.digests[file] = sha256(data).hexdigest()
-        if len(data) > LARGEST_FILE:
-            limit = f"{LARGEST_FILE // 1024 // 1024} MiB"
-            self.faults.add("file-too-large", place, f"`{file}` is larger than {limit}.", "Is it the right file?")
-            return None
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:

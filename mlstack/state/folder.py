@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISREG
 from typing import TypeVar
 
 from mlstack.diagnostics import Diagnostic, MlstackError
@@ -176,10 +177,13 @@ def _has_tag(path: str, tag: str) -> bool:
 
 def _read(path: str) -> bytes | None:
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # keys are plain files: a link in a folder that came with a branch could lead to anything
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
+        if not S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", path)
         # One more byte than the size says: a file that grew is noticed by the loop.
         chunks = [os.read(descriptor, os.fstat(descriptor).st_size + 1)]
         while chunks[-1]:

@@ -4,13 +4,16 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from posixpath import dirname
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.dvc.objects import DIR_SUFFIX, Objects, TreeEntry
 from mlstack.drivers.dvc.placing import Placer
 from mlstack.drivers.dvc.saving import OBJECT_MODE, hash_file
-from mlstack.graph.digest import Digester
+from mlstack.graph.digest import Digester, leaves
+from mlstack.graph.safe_git import safe_environment
 from mlstack.graph.sources import FileDigest
+from mlstack.spec.plain_files import leads_out
 
 KEPT = ".mlstack/kept"
 
@@ -38,6 +41,7 @@ class Workspace:
 
     def check_out(self, path: str, digest: FileDigest, *, executable: bool = False) -> None:
         """Put content from the cache at `path`. Raises `MlstackError` if it is not there or damaged."""
+        self._require_inside(path)
         target = f"{self._root}/{path}"
         try:
             if digest.is_folder:
@@ -51,6 +55,7 @@ class Workspace:
 
     def clear(self, path: str, *, keep: bool = True) -> None:
         """Remove what lies at `path`, which may be nothing. With `keep`, what cannot be had again is moved aside."""
+        self._require_inside(path)
         target = f"{self._root}/{path}"
         self._placer.forget_folders()
         try:
@@ -80,6 +85,12 @@ class Workspace:
             raise MlstackError(_failed(path, error)) from error
 
     # ------------------------------------------------------------------------------------------------ inside
+
+    def _require_inside(self, path: str) -> None:
+        """Refuse to write or remove at a path whose folder is a link out of the project (a stage may have made it)."""
+        folder = dirname(path)
+        if leads_out(self._root, folder):
+            raise MlstackError(leaves(path, os.path.realpath(self._root / folder)))
 
     def _check_out_folder(self, path: str, target: str, digest: FileDigest) -> None:
         tree = self._objects.tree(digest.md5)
@@ -169,11 +180,12 @@ def _is_committed(root: Path, path: str) -> bool:
     """Whether Git has this very content at `path` in the last commit."""
     import subprocess
 
-    command = ["git", "--no-optional-locks", "-c", "core.quotePath=off"]
+    command = ["git", "--literal-pathspecs", "-c", "core.quotePath=off"]
     try:
         tracked = subprocess.run(
             [*command, "ls-tree", "-r", "--name-only", "HEAD", "--", path],
             cwd=root,
+            env=safe_environment(),
             capture_output=True,
             check=False,
             timeout=60,
@@ -181,6 +193,7 @@ def _is_committed(root: Path, path: str) -> bool:
         changed = subprocess.run(
             [*command, "status", "--porcelain", "--ignored", "--untracked-files=all", "--", path],
             cwd=root,
+            env=safe_environment(),
             capture_output=True,
             check=False,
             timeout=60,

@@ -7,6 +7,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Position
 from mlstack.drivers.dvc.documents import read_document, unreadable
+from mlstack.drivers.dvc.entries import is_hash
 from mlstack.drivers.dvc.yaml_text import dump_yaml
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
@@ -34,7 +35,7 @@ def read_dataset(root: Path, path: str, *, cache_folder: Path | None = None) -> 
     outs = data.get("outs")
     out = outs[0] if isinstance(outs, list) and len(outs) == 1 and isinstance(outs[0], dict) else {}
     md5 = out.get("md5")
-    if not isinstance(md5, str) or not isinstance(out.get("size") or 0, int):
+    if not isinstance(md5, str) or not is_hash(md5) or not isinstance(out.get("size") or 0, int):
         raise MlstackError(unreadable(file, "it does not hold one output with its hash"))
     if out.get("path") != path.rpartition("/")[2]:
         raise MlstackError(unreadable(file, f"it is about {out.get('path')}, not about {path}"))

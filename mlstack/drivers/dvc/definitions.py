@@ -14,6 +14,7 @@ from mlstack.drivers.dvc.lockfile import split_text
 from mlstack.drivers.dvc.yaml_text import dump_yaml, update_yaml
 from mlstack.graph.graph import GENERATED_PARAMS, ResourceGraph, StageInputs
 from mlstack.spec.address import Address
+from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Out, Stage
 
 DEFINITION_NAME = "dvc.yaml"
@@ -132,7 +133,7 @@ class Definitions:
 
     def _merged(self, path: str, wanted: Mapping[str, Any], *, unchanged: bool) -> str:
         """Change only our stages in a file that holds more than them."""
-        text = (self._root / path).read_text(encoding="utf-8")
+        text = read_plain(self._root, path).decode()
         if unchanged:
             return text
         present = parse_document(text.encode(), path).get("stages") or {}

@@ -9,6 +9,7 @@ from typing import Any
 from mlstack.diagnostics import Diagnostic, MlstackError, Position
 from mlstack.drivers.dvc.stamped import Stamped, read_stamped, stamp, write_stamped
 from mlstack.drivers.dvc.yaml_text import load_yaml
+from mlstack.spec.plain_files import read_plain
 
 CONFLICT_MARK = re.compile(r"^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 """What Git leaves in a file that it could not merge."""
@@ -25,7 +26,7 @@ def read_document(root: Path, path: str, *, cache_folder: Path | None) -> dict[s
         found = read_stamped(cache, before, dict[str, Any])
         if found is not None:
             return found
-        content = (root / path).read_bytes()
+        content = read_plain(root, path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

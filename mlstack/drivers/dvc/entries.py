@@ -1,5 +1,6 @@
 """One stage's entry, between DVC's shape (paths relative to its folder) and ours (relative to the project)."""
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from hashlib import sha256
 from json import dumps
@@ -12,6 +13,7 @@ from mlstack.graph.graph import EntryKey, Hashed, LockEntry
 from mlstack.graph.sources import FileDigest
 
 DEFAULT_PARAMS = "params.yaml"
+_HASH = re.compile(r"[0-9a-f]{32}(?:\.dir)?")
 
 
 class RecordedStage(msgspec.Struct, frozen=True):
@@ -29,6 +31,11 @@ class RecordedStage(msgspec.Struct, frozen=True):
 
 class MalformedEntryError(ValueError):
     """An entry lacks what every entry has; says what."""
+
+
+def is_hash(text: str) -> bool:
+    """Whether this is a hash as DVC writes it: it becomes part of a path in the cache, so nothing else will do."""
+    return _HASH.fullmatch(text) is not None
 
 
 def to_project(path: str, directory: str) -> str:
@@ -83,6 +90,10 @@ def _read_items(items: Any, directory: str, executable: set[str]) -> tuple[Hashe
                 raise MalformedEntryError(f"{item['path']} has no hash")
             is_known = False
             continue
+        if not is_hash(md5):
+            raise MalformedEntryError(f"the hash of {item['path']} is not an MD5")
+        if not isinstance(item["path"], str):
+            raise MalformedEntryError("one of its `deps` or `outs` has a `path` that is not text")
         path = to_project(item["path"], directory)
         if item.get("isexec"):
             executable.add(path)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.dvc.documents import write_durably
+from mlstack.graph.safe_git import safe_environment
 from mlstack.spec.address import Address
+from mlstack.spec.plain_files import read_plain
 
 _SPECIAL = "\\[]!*#?"
 
@@ -38,14 +40,14 @@ def ignore(root: Path, paths: Iterable[str]) -> list[str]:
     written = []
     for folder, names in sorted(by_folder.items()):
         file = f"{folder}/.gitignore" if folder else ".gitignore"
-        if _add_lines(root / file, [f"/{_escape(name)}" for name in names]):
+        if _add_lines(root, file, [f"/{_escape(name)}" for name in names]):
             written.append(file)
     return written
 
 
-def _add_lines(file: Path, lines: list[str]) -> bool:
+def _add_lines(root: Path, file: str, lines: list[str]) -> bool:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_plain(root, file).decode()
     except FileNotFoundError:
         text = ""
     present = set(text.splitlines())
@@ -54,7 +56,7 @@ def _add_lines(file: Path, lines: list[str]) -> bool:
         return False
     separator = "" if not text or text.endswith("\n") else "\n"
     added = "\n".join(missing)
-    write_durably(file, f"{text}{separator}{added}\n".encode())
+    write_durably(root / file, f"{text}{separator}{added}\n".encode())
     return True
 
 
@@ -73,6 +75,7 @@ def _git(root: Path, arguments: list[str], *, given: str = "", may_fail: bool = 
         done = subprocess.run(
             ["git", "--no-optional-locks", *arguments],
             cwd=root,
+            env=safe_environment(),
             input=given.encode(),
             capture_output=True,
             check=False,

@@ -12,6 +12,7 @@ from mlstack.drivers.dvc.documents import CONFLICT_MARK
 from mlstack.drivers.dvc.entries import MalformedEntryError, RecordedStage, read_entry
 from mlstack.drivers.dvc.stamped import Stamped, read_stamped, stamp, write_stamped
 from mlstack.drivers.dvc.yaml_text import dump_yaml, load_yaml
+from mlstack.spec.plain_files import read_plain
 
 LOCK_NAME = "dvc.lock"
 LOCK_SCHEMA = "2.0"
@@ -53,7 +54,7 @@ def read_lock(root: Path, directory: str, *, cache_folder: Path | None = None) -
         found = read_stamped(cache, before, LockFile)
         if found is not None:
             return found
-        text = (root / path).read_bytes()
+        text = read_plain(root, path)
     except FileNotFoundError:
         return LockFile()
     except OSError as error:

@@ -10,8 +10,10 @@ import msgspec
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.graph.graph import LockEntry, StageInputs
 from mlstack.graph.hash_cache import read_cache_file, write_cache_file
+from mlstack.graph.safe_git import safe_environment
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
+from mlstack.spec.plain_files import read_plain
 
 _LARGEST = 16 << 20
 
@@ -74,9 +76,9 @@ class MetricsReader:
     def _content(self, path: str, digest: FileDigest) -> bytes | None:
         if digest.size > _LARGEST:
             return None
-        for place in (self._objects.find(digest.md5), self._root / path):
+        for base, place in ((self._objects.folder, self._objects.find(digest.md5)), (self._root, path)):
             try:
-                content = Path(place).read_bytes() if place is not None else b""
+                content = read_plain(base, place, most=_LARGEST) if place is not None else b""
             except OSError:
                 continue
             if md5(content, usedforsecurity=False).hexdigest() == digest.md5:
@@ -91,7 +93,7 @@ def parse_metrics(content: bytes, suffix: str) -> dict[str, float]:
     """
     try:
         return dict(_flatten(_parse(content, suffix), ""))
-    except (ValueError, RecursionError):
+    except (ValueError, OverflowError, RecursionError):
         return {}
 
 
@@ -131,7 +133,9 @@ def _git_show(root: Path, path: str) -> bytes | None:
     import subprocess
 
     try:
-        done = subprocess.run(["git", "show", f"HEAD:./{path}"], cwd=root, capture_output=True, check=False, timeout=20)
+        # not `git show`, which would convert the text by a program of the user's settings
+        command = ["git", "cat-file", "blob", f"HEAD:./{path}"]
+        done = subprocess.run(command, cwd=root, env=safe_environment(), capture_output=True, check=False, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from mlstack.drivers.dvc.entries import MalformedEntryError, RecordedStage, read_entry, run_cache_key
+from mlstack.drivers.dvc.entries import MalformedEntryError, RecordedStage, is_hash, read_entry, run_cache_key
 from mlstack.drivers.dvc.yaml_text import load_yaml
 from mlstack.graph.graph import EntryKey
 from mlstack.graph.sources import FileDigest
+from mlstack.spec.plain_files import read_plain
 
 DIR_SUFFIX = ".dir"
 _LIST_FROM = 256
@@ -89,9 +90,10 @@ class Objects:
         if path is None:
             return None
         try:
-            return msgspec.json.decode(Path(path).read_bytes(), type=tuple[TreeEntry, ...])
+            tree = msgspec.json.decode(read_plain(self.folder, path), type=tuple[TreeEntry, ...])
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
+        return tree if all(is_hash(entry.md5) and _stays_inside(entry.relpath) for entry in tree) else None
 
     # ------------------------------------------------------------------------------------------------ run-cache
 
@@ -118,9 +120,14 @@ class Objects:
         import yaml
 
         try:
-            return read_entry(load_yaml(Path(path).read_bytes()), directory)
+            return read_entry(load_yaml(read_plain(self.folder, path)), directory)
         except (OSError, yaml.YAMLError, MalformedEntryError, ValueError):
             return None
+
+
+def _stays_inside(relpath: str) -> bool:
+    """Whether a name in a folder's listing is one below that folder: listings come from other people's caches."""
+    return bool(relpath) and not {"", ".", ".."}.intersection(relpath.split("/")) and "\0" not in relpath
 
 
 def is_same_key(one: EntryKey, other: EntryKey) -> bool:

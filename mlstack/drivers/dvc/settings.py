@@ -9,8 +9,10 @@ from pathlib import Path
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.spec.plain_files import read_plain
 
 DEFAULT_LINKS = ("reflink", "copy")
+_LARGEST = 1 << 20
 
 
 class DvcSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +68,7 @@ def read_settings(root: Path) -> DvcSettings:
     values: dict[str, str] = {}
     cache = top / ".dvc" / "cache"
     for file in _files(top):
-        found = _read(file)
+        found = _read(file, top)
         values |= found
         if "cache.dir" in found:
             cache = Path(os.path.abspath(file.parent / Path(found["cache.dir"]).expanduser()))  # noqa: PTH100 - keeps links
@@ -91,24 +93,21 @@ def _files(top: Path) -> Iterator[Path]:
     yield top / ".dvc" / "config.local"
 
 
-def _read(file: Path) -> Mapping[str, str]:
+def _read(file: Path, top: Path) -> Mapping[str, str]:
     parser = ConfigParser(strict=False, interpolation=None, allow_no_value=True, inline_comment_prefixes=("#",))
     try:
-        content = file.read_bytes()
-    except OSError:
+        # the files of the machine are the user's, the other two come with the branch
+        base = top if file.is_relative_to(top) else Path(file.anchor)
+        content = read_plain(base, file, most=_LARGEST)
+    except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise MlstackError(_unreadable(file, error.strerror or str(error))) from error
     try:
         text = content.decode()
         parser.read_string("\n".join(line.strip() for line in text.splitlines()))
     except (ConfigError, UnicodeDecodeError) as error:
-        raise MlstackError(
-            Diagnostic(
-                code="dvc-config-unreadable",
-                summary="DVC's configuration cannot be read",
-                detail=f"{file}: {str(error).splitlines()[0]}",
-                hint="Correct the file, or take the version of the last commit.",
-            )
-        ) from error
+        raise MlstackError(_unreadable(file, str(error).splitlines()[0])) from error
     return {
         f"{section}.{key}": value.strip().strip("\"'")
         for section in ("core", "cache")
@@ -116,6 +115,15 @@ def _read(file: Path) -> Mapping[str, str]:
         for key, value in parser.items(section)
         if value is not None
     }
+
+
+def _unreadable(file: Path, reason: str) -> Diagnostic:
+    return Diagnostic(
+        code="dvc-config-unreadable",
+        summary="DVC's configuration cannot be read",
+        detail=f"{file}: {reason}",
+        hint="Correct the file, or take the version of the last commit.",
+    )
 
 
 def _is_true(value: str | None) -> bool:

@@ -35,8 +35,13 @@ def dump_yaml(data: dict[str, Any], *, indent: int = 0) -> str:
 
 
 def load_yaml(text: str | bytes) -> Any:
-    """Parse YAML with the scalars of YAML 1.2. Raises `yaml.YAMLError`."""
+    """Parse YAML with the scalars of YAML 1.2. Raises `yaml.YAMLError`, `ValueError` for what is no UTF-8 or number."""
     import yaml
+
+    from mlstack.drivers.dvc.yaml_bounds import check_bounds
+
+    text = text.decode() if isinstance(text, bytes) else text
+    check_bounds(text)
 
     return yaml.load(text, Loader=_loader())  # noqa: S506 - derived from CSafeLoader
 
