@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.masking import MASK, StreamMasker
+from mlstack.graph.safe_git import safe_environment
 from mlstack.spec.address import Address
 from mlstack.spec.spec import SecretRef
 
@@ -153,10 +154,11 @@ def _is_tracked(path: Path) -> bool:
     try:
         real = path.resolve()
         # A link that Git tracks is harmless; the file that it points to is what must not be tracked.
-        command = ["git", "-C", str(real.parent), "ls-files", "--error-unmatch", "--", real.name]
-        return subprocess.run(command, capture_output=True, check=False, timeout=30).returncode == 0
+        command = ["git", "--literal-pathspecs", "-C", str(real.parent), "ls-files", "--error-unmatch", "--", real.name]
+        done = subprocess.run(command, capture_output=True, env=safe_environment(), check=False, timeout=30)
     except (OSError, subprocess.SubprocessError):
         return False
+    return done.returncode == 0
 
 
 def _problem(detail: str, *, hint: str, command: str = "") -> Diagnostic:

@@ -4,7 +4,6 @@ One or two quick calls of the git program. It is told to run nothing that the re
 no file system monitor, no hooks, no pager, no locks, no fetching of missing objects.
 """
 
-import os
 import posixpath
 import subprocess
 from pathlib import Path
@@ -12,16 +11,8 @@ from pathlib import Path
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.graph.safe_git import safe_environment
 
-SAFE_OPTIONS = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
-_OWN_VARIABLES = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_PREFIX",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_EXTERNAL_DIFF",
-)
 _TIMEOUT = 60.0
 
 
@@ -48,19 +39,6 @@ class GitFacts(msgspec.Struct, frozen=True, kw_only=True):
     def has_commit(self) -> bool:
         """Whether there is any commit yet."""
         return self.commit is not None
-
-
-def safe_environment() -> dict[str, str]:
-    """Return this process's variables without those that point git elsewhere, with those that keep it harmless."""
-    kept = {name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
-    return {
-        **kept,
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_PAGER": "cat",
-        "LC_ALL": "C",
-    }
 
 
 def read_git_facts(root: Path) -> GitFacts | None:
@@ -95,7 +73,7 @@ def _git(root: Path, *arguments: str) -> bytes | None:
     """Return what git writes; None outside of a repository."""
     try:
         done = subprocess.run(
-            ["git", *SAFE_OPTIONS, *arguments],
+            ["git", *arguments],
             cwd=root,
             env=safe_environment(),
             capture_output=True,
@@ -128,7 +106,7 @@ def _refusal(root: Path, said: str) -> Diagnostic:
             hint="If you trust it, say so once:",
             command=f"git config --global --add safe.directory {_top_of(root)}",
         )
-    if "work tree" in said:
+    if "work tree" in said or "safe.bareRepository" in said:
         return Diagnostic(
             code="git-bare",
             summary="The repository has no working tree",

@@ -4,9 +4,10 @@ import subprocess
 from hashlib import md5 as new_md5
 from pathlib import Path
 
+from mlstack.graph.safe_git import safe_environment
+
 _MOST_COMMITS = 50
 _MOST_BYTES = 4 << 20
-SAFE_GIT = ("git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "core.quotePath=false")
 
 
 def find_text_of(root: Path, path: str, *, md5: str) -> str | None:
@@ -47,7 +48,9 @@ def _decoded(blob: bytes) -> str | None:
 
 def _git(root: Path, *arguments: str) -> bytes | None:
     try:
-        done = subprocess.run([*SAFE_GIT, *arguments], cwd=root, capture_output=True, check=False, timeout=20)
+        done = subprocess.run(
+            ["git", *arguments], cwd=root, env=safe_environment(), capture_output=True, check=False, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.gitops.facts import safe_environment
+from mlstack.graph.safe_git import safe_environment
 
 if TYPE_CHECKING:
     from git import Repo

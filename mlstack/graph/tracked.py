@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, Severity
+from mlstack.graph.safe_git import safe_environment
 
 _AT_ONCE = 2_000
 
@@ -20,11 +21,10 @@ def count_tracked(root: Path, paths: Sequence[str]) -> tuple[dict[str, int], Dia
 
     counts: dict[str, int] = {}
     wanted = sorted(set(paths))
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    environment = safe_environment()
     for start in range(0, len(wanted), _AT_ONCE):
         part = wanted[start : start + _AT_ONCE]
-        # a monitor named in the repository's configuration would be a program that planning runs
-        command = ["git", "--literal-pathspecs", "-c", "core.fsmonitor=false", "ls-files", "-z", "--", *part]
+        command = ["git", "--literal-pathspecs", "ls-files", "-z", "--", *part]
         try:
             done = subprocess.run(command, cwd=root, capture_output=True, check=False, env=environment)
         except OSError as error:
