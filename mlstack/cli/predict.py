@@ -13,6 +13,7 @@ from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.local.endpoint_client import TIMEOUT, load_data
 from mlstack.drivers.local.endpoint_client import predict as ask
+from mlstack.drivers.local.endpoint_process import machine_identity
 from mlstack.render.human import number
 from mlstack.render.table import Column, render_table
 from mlstack.spec.address import Address, Kind, kind_of, short_name
@@ -85,6 +86,8 @@ def _place(record: Record) -> tuple[str, str]:
     """Return the URL of an endpoint and the name under which its server knows the model."""
     variants = record.attributes.get("variants")
     first: dict[str, Any] = next(iter(variants.values()), {}) if isinstance(variants, dict) else {}
+    if record.attributes.get("machine") != machine_identity():
+        raise MlstackError(_elsewhere(record))
     url, model = record.attributes.get("url"), first.get("model")
     if not isinstance(url, str) or not isinstance(model, str):
         raise MlstackError(_not_made(record.address))
@@ -98,6 +101,16 @@ def _not_made(address: Address) -> Diagnostic:
         detail=f"Nothing is recorded about {address} in this environment.",
         command="mlstack apply",
         address=address,
+    )
+
+
+def _elsewhere(record: Record) -> Diagnostic:
+    return Diagnostic(
+        code="endpoint-elsewhere",
+        summary="The endpoint runs on another machine",
+        detail=f"{record.address} runs on {record.attributes.get('host')}; from here its address means something else.",
+        hint="Run the command on that machine.",
+        address=record.address,
     )
 
 

@@ -12,6 +12,7 @@ from mlstack.drivers.base import Readings
 from mlstack.drivers.read import read_world
 from mlstack.drivers.registry import check_targets, driver_for, load_driver, pool_of
 from mlstack.gitops.facts import read_git_facts
+from mlstack.gitops.own_folder import check_own_folder
 from mlstack.graph.change import Action
 from mlstack.graph.digest_sources import digest_sources
 from mlstack.graph.graph import ResourceGraph
@@ -64,6 +65,7 @@ def open_spec(
     """Find and load the file. Raises `MlstackError` with every fault in it."""
     file = find_file(settings.directory)
     root = file.parent
+    check_own_folder(root)
     spec = load_spec(
         file,
         environment=settings.environment,

@@ -8,6 +8,7 @@ from mlstack.cli import options
 from mlstack.cli.console import note, report, say, say_json
 from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, errors_in
+from mlstack.gitops.own_folder import check_own_folder
 from mlstack.render.diagnostics_text import count_line
 from mlstack.render.human import counted
 from mlstack.spec.address import kind_of
@@ -23,6 +24,7 @@ def validate(context: typer.Context, profile: options.Profile = None) -> int:
     """
     settings = settings_of(context)
     file = find_file(settings.directory)
+    check_own_folder(file.parent)
     specs, found = _load_all(settings, file, profile=profile)
     if settings.json:
         from mlstack.render.diagnostics_json import diagnostics_document

@@ -28,7 +28,7 @@ from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address, slug
 from mlstack.spec.spec import Endpoint, Model, Pool, Resource, Variant
-from mlstack.state.environment_folder import ensure_own_folder
+from mlstack.state.environment_folder import OWN_FOLDER, ensure_own_folder
 from mlstack.state.identity import host_name, now_iso
 from mlstack.state.state import Record
 
@@ -203,6 +203,8 @@ class LocalEndpoints:
         known = record.attributes
         _check_is_here(record)
         folder = Path(str(known.get("folder", ""))).parent
+        if folder.parts[-4:-2] != (OWN_FOLDER, "endpoints"):  # an edited record must not name what is to be removed
+            folder = _folder(context, record.address)
         self._stop_others(folder, _recorded(record), keep=None, say=context.say)
         try:
             from mlstack.drivers.local.endpoint_content import remove_tree
@@ -231,7 +233,8 @@ class LocalEndpoints:
                 # It has handed over and ends by itself when what it was asked is answered.
                 say("the server before answers what it was asked, and ends")
                 wait_until(lambda: not is_same_process(current.pid, current.birth), seconds=self._stop_grace)
-            stop_process(current.pid, current.birth, grace=self._stop_grace, say=say)
+            if current.pid in servers_below(current.folder.parent):  # and not whatever an edited record names
+                stop_process(current.pid, current.birth, grace=self._stop_grace, say=say)
         for pid in servers_below(folder):
             birth = birth_of(pid)
             if birth is not None and (keep is None or pid != keep.pid):
