@@ -14,7 +14,10 @@ STATE_FORMAT = 1
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One resource that exists. `version` is raised whenever `attributes` change; `attributes` belong to the driver."""
+    """One resource that exists. `version` is raised whenever `attributes` change.
+
+    `attributes` belong to the driver; they are what JSON can hold, so numbers are finite.
+    """
 
     address: Address
     driver: str

@@ -19,7 +19,13 @@ from mlstack.state.store import open_store
 START = State(project="p", environment="e", lineage="")
 
 addresses = st.sampled_from([Address(f"endpoints.{name}") for name in "abc"] + [Address("stages.train[depth=6]")])
-values = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text(max_size=5)
+values = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5)
+)
 attributes = st.dictionaries(st.text(max_size=3), values | st.lists(values, max_size=2), max_size=2)
 
 
