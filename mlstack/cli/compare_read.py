@@ -1,6 +1,7 @@
 """What `compare` compares: the working tree as it is, and a commit as DVC's files recorded it."""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ from mlstack.gitops.recorded import read_recorded_at
 from mlstack.gitops.revisions import read_files_at
 from mlstack.graph.graph import GENERATED_PARAMS, LockEntry, ParamValues, StageInputs
 from mlstack.graph.sources import FileDigest
+from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Dataset, Model
 
 Key = tuple[str, str]
@@ -38,6 +40,7 @@ def read_now(project: Project) -> Facts:
     graph, root = project.graph, project.root
     cache = project.cache_folder
     locks = {stage.directory: read_lock(root, stage.directory, cache_folder=cache) for stage in graph.stages.values()}
+    cached = read_settings(root).cache / "files" / "md5"
     entries: dict[str, LockEntry] = {}
     metrics: dict[Key, float] = {}
     for address, stage in graph.stages.items():
@@ -45,7 +48,7 @@ def read_now(project: Project) -> Facts:
         if recorded is not None and recorded.entry is not None:
             entries[address] = recorded.entry
         for path in _metric_paths(stage):
-            content = _read_file(root / path)
+            content = _read_file(root / path, root, cached)
             metrics.update(_named(address, path, content))
     data = {(str(a), ""): d.md5 for a, d in graph.datasets.items() if d is not None}
     known = {dep.path: dep.digest.md5 for s in graph.stages.values() for dep in s.deps if dep.digest is not None}
@@ -98,7 +101,7 @@ def _metrics_then(project: Project, commit: str) -> dict[Key, float]:
             content = in_git[path]
             if content is None and path in digests:
                 place = objects.find(digests[path].md5)
-                content = _read_file(Path(place)) if place else None
+                content = _read_file(Path(place), objects.folder) if place else None
             found.update(_named(address, path, content))
     return found
 
@@ -107,11 +110,12 @@ def _metric_paths(stage: StageInputs) -> Iterable[str]:
     return (out.path for out in stage.outs if out.role == "metric")
 
 
-def _read_file(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes() if path.stat().st_size <= _LARGEST else None
-    except OSError:
-        return None
+def _read_file(path: Path, *folders: Path) -> bytes | None:
+    """Return the content of a file if it lies in one of the folders, its links followed."""
+    for folder in folders:
+        with suppress(OSError):
+            return read_plain(folder, path, most=_LARGEST)
+    return None
 
 
 def _named(address: str, path: str, content: bytes | None) -> dict[Key, float]:

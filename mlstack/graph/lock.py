@@ -85,7 +85,7 @@ def read_lock(root: Path, *, project: str | None = None) -> ProjectLock | None:
         if head.format > LOCK_FORMAT:
             raise MlstackError(_newer(head.format))
         lock = msgspec.json.decode(data, type=ProjectLock)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         last = data.rstrip().count(b"\n") + 1
         truncated = "truncated" in str(error)
         why = "it ends too early" if truncated else f"it is not what mlstack writes: {error}"

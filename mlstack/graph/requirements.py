@@ -17,6 +17,7 @@ _OPTION = re.compile(r"\s--(?:hash|config-settings?|global-option)[= ]\S+")
 _INCLUDE = re.compile(r"(?:-r|--requirement)[= ]*(\S+)")
 _EDITABLE = re.compile(r"(?:-e|--editable)[= ]*(\S+)")
 _COMMIT = re.compile(r"@([0-9a-f]{40})(?:#|$)")
+_DEEPEST = 50
 _URL = re.compile(r"(?:\w+\+)?\w+://")
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 
@@ -35,7 +36,7 @@ def resolve_requirements(file: str, read: ReadText) -> Resolution:
     packages: list[LockedPackage] = []
     folders: list[str] = []
     problems: list[Diagnostic] = []
-    for item in _lines(file, read, (file,)):
+    for item in _lines(file, read, (file,), {file}):
         if isinstance(item, Diagnostic):
             problems.append(item)
             continue
@@ -57,7 +58,11 @@ def resolve_requirements(file: str, read: ReadText) -> Resolution:
     )
 
 
-def _lines(file: str, read: ReadText, open_files: tuple[str, ...]) -> Iterator[_Line | Diagnostic]:
+def _lines(file: str, read: ReadText, open_files: tuple[str, ...], seen: set[str]) -> Iterator[_Line | Diagnostic]:
+    """Yield the lines of a file and of what it includes: each file once, since what it pins twice is pinned."""
+    if len(open_files) > _DEEPEST:
+        yield _too_deep(file)
+        return
     text = read(file)
     if text is None:
         yield _missing_include(file, open_files[-2] if len(open_files) > 1 else file)
@@ -66,8 +71,9 @@ def _lines(file: str, read: ReadText, open_files: tuple[str, ...]) -> Iterator[_
         include = _INCLUDE.fullmatch(line)
         if include is not None:
             inner = normpath(f"{dirname(file)}/{include[1]}") if dirname(file) else normpath(include[1])
-            if inner not in open_files:
-                yield from _lines(inner, read, (*open_files, inner))
+            if inner not in seen:
+                seen.add(inner)
+                yield from _lines(inner, read, (*open_files, inner), seen)
         elif _EDITABLE.fullmatch(line) or not line.startswith("-"):
             yield _Line(file, number, line)
 
@@ -131,6 +137,16 @@ def _unpinned(line: _Line) -> Diagnostic:
         command=f"uv pip compile requirements.in --generate-hashes --output-file {line.file}",
         position=Position(line.file, line.number, 1),
         source_line=_CREDENTIALS.sub("//", line.text),
+    )
+
+
+def _too_deep(file: str) -> Diagnostic:
+    return Diagnostic(
+        code="includes-too-deep",
+        summary="Requirements files include each other too deeply",
+        detail=f"{file} is included over more than {_DEEPEST} other files.",
+        hint="Compile them into one file.",
+        position=Position(file, 1, 1),
     )
 
 

@@ -117,7 +117,7 @@ def decode(data: bytes, kind: type[T]) -> T | Damage:
             return found
     except msgspec.ValidationError as error:
         mismatch = str(error)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _damage(data, str(error))
     else:
         mismatch = ""

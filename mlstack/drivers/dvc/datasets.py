@@ -35,7 +35,11 @@ def read_dataset(root: Path, path: str, *, cache_folder: Path | None = None) -> 
     outs = data.get("outs")
     out = outs[0] if isinstance(outs, list) and len(outs) == 1 and isinstance(outs[0], dict) else {}
     md5 = out.get("md5")
-    if not isinstance(md5, str) or not is_hash(md5) or not isinstance(out.get("size") or 0, int):
+    if (
+        not isinstance(md5, str)
+        or not is_hash(md5)
+        or not all(isinstance(out.get(name) or 0, int) for name in ("size", "nfiles"))
+    ):
         raise MlstackError(unreadable(file, "it does not hold one output with its hash"))
     if out.get("path") != path.rpartition("/")[2]:
         raise MlstackError(unreadable(file, f"it is about {out.get('path')}, not about {path}"))

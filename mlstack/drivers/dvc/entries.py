@@ -95,6 +95,8 @@ def _read_items(items: Any, directory: str, executable: set[str]) -> tuple[Hashe
         if not isinstance(item["path"], str):
             raise MalformedEntryError("one of its `deps` or `outs` has a `path` that is not text")
         path = to_project(item["path"], directory)
+        if not all(isinstance(item.get(name) or 0, int) for name in ("size", "nfiles")):
+            raise MalformedEntryError(f"the size of {path} is not a number")
         if item.get("isexec"):
             executable.add(path)
         digest = FileDigest(md5=md5, size=item.get("size") or 0, nfiles=item.get("nfiles"))
