@@ -1,5 +1,6 @@
 """Writes what a bug report needs into a file."""
 
+import os
 import platform
 import sys
 import tempfile
@@ -24,11 +25,13 @@ def write_bug_report(given: Globals, error: BaseException) -> Path | None:
     )
     own = (given.directory or Path()).absolute() / ".mlstack"
     for folder in (own, Path(tempfile.gettempdir())):
-        if not folder.is_dir():
+        if not folder.is_dir() or (folder == own and folder.is_symlink()):
             continue
         try:
             path = folder / f"bug-{now:%Y%m%dT%H%M%S%f}.log"
-            path.write_text(text, encoding="utf-8", errors="backslashreplace")
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(text)
         except OSError:
             continue
         return path

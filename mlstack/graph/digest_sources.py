@@ -283,7 +283,7 @@ def _own_folder(cache_folder: Path) -> None:
     if owner.name != ".mlstack" or (owner / ".gitignore").exists():
         return
     try:
-        owner.mkdir(exist_ok=True)
+        owner.mkdir(mode=0o700, exist_ok=True)
         (owner / ".gitignore").write_text("*\n", encoding="utf-8")
     except OSError:
         return

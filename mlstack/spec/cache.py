@@ -61,6 +61,7 @@ class SpecCache:
     def save(self, spec: Spec, others: tuple[Path, ...]) -> None:
         """Keep the spec. Does nothing where it cannot be written."""
         try:
+            self.folder.parent.mkdir(mode=0o700, exist_ok=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             key = (self._key() or self._make_key()) if spec.environment_variables else b""
             entry = Entry(

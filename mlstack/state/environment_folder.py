@@ -50,7 +50,7 @@ def ensure_own_folder(root: Path) -> Path:
     if ignore.exists():
         return folder
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)  # logs and locks: nobody else's to read or to hold
         _write_whole(ignore, b"*\n")
     except OSError as error:
         raise MlstackError(explain_os_error(error, ignore, writing=True)) from error

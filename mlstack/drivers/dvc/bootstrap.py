@@ -58,6 +58,7 @@ def _write_own_ignore(root: Path) -> bool:
     file = root / OWN_FOLDER / ".gitignore"
     if file.exists():
         return False
+    file.parent.mkdir(mode=0o700, exist_ok=True)
     write_durably(file, b"*\n")
     return True
 

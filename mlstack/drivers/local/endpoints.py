@@ -80,6 +80,9 @@ class LocalEndpoints:
                     address=endpoint.address,
                 )
             )
+        host = _listens_on(endpoint, graph) if graph is not None else LOOPBACK
+        if not _is_loopback(host):
+            found.append(_open_to_others(endpoint, host))
         models = [graph.resources.get(variant.model) for variant in endpoint.variants.values()] if graph else []
         found += [
             Diagnostic(
@@ -100,8 +103,6 @@ class LocalEndpoints:
         """Return the attributes that the endpoint should have; a model's version of None is known after apply."""
         endpoint = _as_endpoint(resource)
         identity = graph.environments.get(endpoint.address)
-        pool = graph.resources.get(endpoint.pool)
-        settings = pool.settings if isinstance(pool, Pool) else {}
         found: dict[str, Any] = {
             "variants": {
                 name: _describe_variant(variant, graph, versions) for name, variant in endpoint.variants.items()
@@ -110,7 +111,7 @@ class LocalEndpoints:
             "replicas": {"min": endpoint.replicas.min, "max": endpoint.replicas.max},
             "env": {name: digest_of(value) for name, value in endpoint.env.items()},
             "secrets": {name: secret.uri for name, secret in endpoint.secrets.items()},
-            "listen": str(settings.get("host", LOOPBACK)),
+            "listen": _listens_on(endpoint, graph),
             "server": server_digest(),
         }
         if endpoint.port is not None:
@@ -315,6 +316,26 @@ def _check_is_here(record: Record) -> None:
                 address=record.address,
             )
         )
+
+
+def _listens_on(endpoint: Endpoint, graph: ResourceGraph) -> str:
+    pool = graph.resources.get(endpoint.pool)
+    return str(pool.settings.get("host", LOOPBACK)) if isinstance(pool, Pool) else LOOPBACK
+
+
+def _is_loopback(host: str) -> bool:
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _open_to_others(endpoint: Endpoint, host: str) -> Diagnostic:
+    return Diagnostic(
+        code="endpoint-open-to-others",
+        summary="The endpoint can be reached from other machines",
+        detail=f"{endpoint.address} would listen on {host}. It asks nobody who he is: whoever reaches it can use it.",
+        hint="Leave `host` out of the target, so that only this machine reaches it, or put a proxy before it.",
+        severity=Severity.WARNING,
+        address=endpoint.address,
+    )
 
 
 def _as_endpoint(resource: Resource | None) -> Endpoint:

@@ -8,6 +8,7 @@ import msgspec
 
 from mlstack.drivers.local.endpoint_process import birth_of
 from mlstack.graph.change import Action
+from mlstack.spec.spec import Pool
 
 if TYPE_CHECKING:
     from tests.unit.serving.conftest import Project
@@ -30,3 +31,12 @@ def test_forged_process_is_not_ended(project: "Project") -> None:
         project.delete(msgspec.structs.replace(record, attributes=record.attributes | forged))
         assert other.poll() is None
         other.kill()
+
+
+def test_plan_warns_of_an_endpoint_that_others_can_reach(project: "Project") -> None:
+    graph = project.graph()
+    for host, codes in (("127.0.0.1", []), ("localhost", []), ("0.0.0.0", ["endpoint-open-to-others"])):  # noqa: S104
+        resources = dict(graph.resources)
+        resources[project.endpoint.pool] = Pool(address=project.endpoint.pool, settings={"host": host})
+        found = project.driver.check(project.endpoint, msgspec.structs.replace(graph, resources=resources))
+        assert [problem.code for problem in found] == codes
