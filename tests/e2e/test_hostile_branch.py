@@ -204,3 +204,9 @@ def test_completion_reads_nothing_of_devices(branch: Workspace) -> None:
         [BIN / "mlstack"], cwd=branch.root, env=environment, capture_output=True, text=True, check=False, timeout=LIMIT
     )
     assert done.stderr == ""
+
+
+def test_own_folder_is_for_its_owner_alone(branch: Workspace) -> None:
+    commit(branch)
+    look(branch, "plan")
+    assert (branch.root / ".mlstack").stat().st_mode & 0o777 == 0o700

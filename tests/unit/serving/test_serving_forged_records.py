@@ -35,7 +35,7 @@ def test_forged_process_is_not_ended(project: "Project") -> None:
 
 def test_plan_warns_of_an_endpoint_that_others_can_reach(project: "Project") -> None:
     graph = project.graph()
-    for host, codes in (("127.0.0.1", []), ("localhost", []), ("0.0.0.0", ["endpoint-open-to-others"])):  # noqa: S104
+    for host, codes in (("127.0.0.1", []), ("localhost", []), ("0.0.0.0", ["endpoint-open-to-others"])):
         resources = dict(graph.resources)
         resources[project.endpoint.pool] = Pool(address=project.endpoint.pool, settings={"host": host})
         found = project.driver.check(project.endpoint, msgspec.structs.replace(graph, resources=resources))
