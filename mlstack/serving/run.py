@@ -27,6 +27,9 @@ from .settings import ServerSettings, load_settings
 
 KEEP_ALIVE = 5
 STOP_LINGER = 0.2
+# Seconds in which a connection that the kernel handed over just before the end shows up among uvicorn's connections.
+# Ending earlier would reset it.
+ACCEPTED_WITHIN = 0.25
 BACKLOG = 1024
 log = logging.getLogger("mlstack.serving")
 
@@ -168,7 +171,8 @@ class ModelServer:
         began = time.monotonic()
         connections = self.uvicorn.server_state.connections
         while time.monotonic() - began < self.settings.grace:
-            if not self.service.in_flight and (not connections or time.monotonic() - began > self.linger):
+            passed = time.monotonic() - began
+            if not self.service.in_flight and passed > ACCEPTED_WITHIN and (not connections or passed > self.linger):
                 break
             await asyncio.sleep(0.02)
         left = self.service.in_flight
