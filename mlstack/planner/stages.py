@@ -199,11 +199,6 @@ def _param_reason(file: str, key: str, before: Any, after: Any, entry_name: str)
     return Reason(code=ReasonCode.PARAM_CHANGED, subject=key, before=before, after=after)
 
 
-def producers_of(inputs: StageInputs) -> frozenset[Address]:
-    """Return the stages and datasets whose outputs this stage uses."""
-    return frozenset(dep.producer for dep in inputs.deps if dep.producer is not None)
-
-
 _OWN_KEY = re.compile(r"^stages\.[^.]+\.")
 
 
