@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,8 @@ from .settings import ServerSettings, load_settings
 
 KEEP_ALIVE = 5
 STOP_LINGER = 0.2
-# Seconds in which a connection that the kernel handed over just before the end shows up among uvicorn's connections.
-# Ending earlier would reset it.
-ACCEPTED_WITHIN = 0.25
+# Rounds of the event loop from accepting a connection to uvicorn's knowing of it: task, transport, protocol; and spare.
+ROUNDS_TO_CONNECT = 8
 BACKLOG = 1024
 log = logging.getLogger("mlstack.serving")
 
@@ -166,13 +165,12 @@ class ModelServer:
         (and its connection closed). After a handover that is as long as an idle connection lives anyway.
         """
         self.service.draining = True
-        for server in getattr(self.uvicorn, "servers", ()):
-            server.close()  # closes this process's descriptor only; a successor's stays open
+        await stop_accepting(getattr(self.uvicorn, "servers", ()))
         began = time.monotonic()
         connections = self.uvicorn.server_state.connections
         while time.monotonic() - began < self.settings.grace:
             passed = time.monotonic() - began
-            if not self.service.in_flight and passed > ACCEPTED_WITHIN and (not connections or passed > self.linger):
+            if not self.service.in_flight and (not connections or passed > self.linger):
                 break
             await asyncio.sleep(0.02)
         left = self.service.in_flight
@@ -184,6 +182,22 @@ class ModelServer:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(serving, timeout=2)
         log.info("ended")
+
+
+async def stop_accepting(servers: Sequence[asyncio.Server]) -> None:
+    """Accept no more, without losing what has just been accepted; a successor's descriptor of the socket stays open.
+
+    asyncio drops a connection whose task has not begun when its server is closed (`Server._attach` asserts that it is
+    open), and the client sees a reset. So listening ends first, and closing follows when those tasks have run.
+    """
+    loop = asyncio.get_running_loop()
+    for server in servers:
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
+    for _ in range(ROUNDS_TO_CONNECT):
+        await asyncio.sleep(0)
+    for server in servers:
+        server.close()
 
 
 def bind(settings: ServerSettings) -> socket.socket:

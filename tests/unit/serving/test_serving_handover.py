@@ -1,8 +1,10 @@
 """Replacing a server loses no request; ending one answers what is in flight."""
 
+import asyncio
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 
 from mlstack.drivers.local.endpoint_process import birth_of, wait_until
 from mlstack.graph.change import Action
+from mlstack.serving.run import stop_accepting
 
 if TYPE_CHECKING:
     from tests.unit.serving.conftest import Project
@@ -127,6 +130,34 @@ def test_idle_connection_does_not_hold_up_the_end(project: "Project") -> None:
     project.delete(record)
     assert time.monotonic() - began < 4
     connection.close()
+
+
+def test_connection_accepted_in_the_moment_of_the_end_is_answered() -> None:
+    assert asyncio.run(_connect_while_ending()) == b"answered"
+
+
+async def _connect_while_ending() -> bytes:
+    """Let a server stop accepting between its accepting a connection and the first step of that connection's task."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"answered")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    ended = asyncio.get_running_loop().create_future()
+
+    def end() -> None:
+        asyncio.ensure_future(stop_accepting([server])).add_done_callback(ended.set_result)
+
+    with socket.create_connection(server.sockets[0].getsockname()) as client:
+        # `end` runs in the same round of the loop as accepting, before it: so its task has its turn just before that of
+        # the connection.
+        asyncio.get_running_loop().call_soon(end)
+        await ended
+        await asyncio.sleep(0.05)
+        client.settimeout(5)
+        return client.recv(64)
 
 
 def _ask_in_background(project: "Project", known: dict[str, Any], answers: list[Any]) -> threading.Thread:
