@@ -47,7 +47,7 @@ $(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
 	@touch $(STAMP)
 
 lock: setup ## Resolve all locks anew: the project's own and those of the examples
-	$(COMPILE) --extra serve --group dev pyproject.toml requirements/build.in --output-file requirements/dev.txt
+	$(COMPILE) --extra serve --extra s3 --extra sign --extra openlineage --extra kubernetes --group dev pyproject.toml requirements/build.in --output-file requirements/dev.txt
 	$(COMPILE) requirements/bootstrap.in --output-file requirements/bootstrap.txt
 	for input in examples/*/requirements.in; do $(COMPILE) $$input --output-file $${input%.in}.txt || exit 1; done
 
