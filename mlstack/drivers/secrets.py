@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.masking import MASK, StreamMasker
 from mlstack.graph.safe_git import safe_environment
+from mlstack.runner.masking import StreamMasker
+from mlstack.runner.secret_patterns import SHORTEST, patterns_of
 from mlstack.spec.address import Address
 from mlstack.spec.spec import SecretRef
-
-SHORTEST = 4
-"""Values and lines shorter than this many characters are not masked: `1` or `no` would be masked everywhere."""
 
 LARGEST = 1024 * 1024
 """The largest secret file, in bytes."""
@@ -63,7 +61,7 @@ class Masker:
     def __init__(self, values: Iterable[str]) -> None:
         found: set[bytes] = set()
         for value in values:
-            found.update(_patterns(value))
+            found.update(patterns_of(value))
         self._patterns = tuple(sorted(found, key=lambda pattern: (-len(pattern), pattern)))
 
     def __repr__(self) -> str:
@@ -172,50 +170,3 @@ def _with_place(problem: Diagnostic, *, name: str, uri: str, address: Address) -
 
     detail = f"{name} of {address} is {uri}: {problem.detail}"
     return msgspec.structs.replace(problem, detail=detail, address=address)
-
-
-def _patterns(value: str) -> set[bytes]:
-    """Return every form of a value that is looked for."""
-    forms = {value, *(line.strip() for line in value.splitlines())}
-    found: set[bytes] = set()
-    for form in forms:
-        if len(form) >= SHORTEST:
-            found |= _encodings(form)
-    return {pattern for pattern in found if len(pattern) >= SHORTEST and pattern != MASK}
-
-
-def _encodings(text: str) -> set[bytes]:
-    import json
-    from urllib.parse import quote, quote_plus
-
-    data = text.encode("utf-8", "surrogateescape")
-    shown = {
-        text,
-        json.dumps(text)[1:-1],
-        json.dumps(text, ensure_ascii=False)[1:-1],
-        json.dumps(json.dumps(text)[1:-1])[1:-1],  # JSON inside JSON, as structured logs have it
-        repr(text)[1:-1],
-        text.replace("'", "'\\''"),
-        text.replace("'", "'\"'\"'"),
-        quote(data, safe=""),
-        quote(data),
-        quote_plus(data),
-    }
-    found = {form.encode("utf-8", "surrogateescape") for form in shown}
-    found |= {data.hex().encode(), data.hex().upper().encode()}
-    return found | _base64_forms(data)
-
-
-def _base64_forms(data: bytes) -> set[bytes]:
-    """Return what stays the same in the base64 of anything that contains `data`, at each of the three alignments."""
-    from base64 import b64encode, urlsafe_b64encode
-
-    found: set[bytes] = set()
-    for shift in range(3):
-        padded = b"\0" * shift + data
-        certain = len(padded) * 8 // 6  # characters that depend on nothing behind the value
-        for encode in (b64encode, urlsafe_b64encode):
-            form = encode(padded)[(0, 2, 3)[shift] : certain]
-            if len(form) >= 2 * SHORTEST:
-                found.add(form)
-    return found

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlstack.drivers.local.run_folder import CANCEL, read_order, read_result, running_pid
-from mlstack.drivers.local.run_processes import kill_marked
+from mlstack.runner.processes import kill_marked
 from mlstack.state.identity import host_name, is_running
 from mlstack.state.state import RunRecord
 

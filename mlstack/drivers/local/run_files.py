@@ -7,12 +7,13 @@ Imported by `launch`, so only what costs nothing at start is imported here.
 
 import os
 
-from mlstack.drivers.masking import StreamMasker
+from mlstack.runner.command import Output
+from mlstack.runner.masking import StreamMasker
 
 RESERVED = 4096  # bytes of a result file, held from the start, so that a full disk does not cost the result
 
 
-class Log:
+class Log(Output):
     """The log of one attempt: the first `head` bytes in `log.txt`, then parts, of which the last two are kept.
 
     A log that cannot be written (full disk) never stops the stage: what is lost is counted, and the result says it.

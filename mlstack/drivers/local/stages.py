@@ -30,7 +30,8 @@ from mlstack.drivers.local.run_folder import (
     take,
 )
 from mlstack.drivers.local.start_run import build_message, grace_of, hand_over, launch
-from mlstack.drivers.secrets import SHORTEST, SecretValues, resolve_secrets
+from mlstack.drivers.secrets import SecretValues, resolve_secrets
+from mlstack.runner.secret_patterns import SHORTEST
 from mlstack.spec.spec import Pool, Stage
 from mlstack.state.identity import host_name, process_started
 from mlstack.state.state import RunRecord
@@ -78,8 +79,9 @@ class LocalStages:
             if lock is None:
                 raise MlstackError(_goes_on(order))
             try:
+                self._end_what_is_left(order.folder)
                 mark = self._prepare(order, secrets)
-                child = launch(lock)
+                child = self._launch(lock)
                 name_process(lock, child.pid)
             finally:
                 os.close(lock)
@@ -87,7 +89,7 @@ class LocalStages:
             raise MlstackError(_cannot_start(order, error)) from error
         started = process_started(child.pid) or time.time()
         self._children[child.pid] = child
-        hand_over(child, build_message(order, secrets, mark=mark, lock=lock))
+        hand_over(child, self._message(order, secrets, mark=mark, lock=lock))
         return child.pid, started
 
     def wait(self, order: RunOrder, run: RunRecord, *, say: Say, stop: StopFlag) -> RunResult:
@@ -125,7 +127,25 @@ class LocalStages:
             if not watch.ended(grace + _OVERTIME):
                 watch.kill()
                 watch.ended(_OVERTIME)
+        self._end_what_is_left(folder)
+
+    # ------------------------------------------------------------------------------- what containers do differently
+
+    def _launch(self, lock: int) -> "subprocess.Popen[bytes]":
+        return launch(lock)
+
+    def _message(self, order: RunOrder, secrets: SecretValues, *, mark: str, lock: int) -> bytes:
+        return build_message(order, secrets, mark=mark, lock=lock)
+
+    def _container(self, order: RunOrder) -> tuple[str, str | None]:
+        """Return the name and the engine of the container of a run, for those who find it again; "" is none."""
+        del order
+        return "", None
+
+    def _end_what_is_left(self, folder: Path) -> None:
         end_what_is_left(folder)
+
+    # ------------------------------------------------------------------------------------------------ parts
 
     def _prepare(self, order: RunOrder, secrets: SecretValues) -> str:
         """Make the folder ready for a new attempt and return the mark of its processes."""
@@ -138,6 +158,7 @@ class LocalStages:
             succeeded = before is not None and before.cause is None and before.exit_code == 0
             hand_over_checkpoint(order.root / stage.checkpoint.path, folder=order.folder, fresh=succeeded)
         mark = os.urandom(8).hex()
+        container, engine = self._container(order)
         saved = SavedOrder(
             address=stage.address,
             fingerprint=order.fingerprint,
@@ -151,6 +172,8 @@ class LocalStages:
             resources=order.resources,
             secrets=tuple(secrets),
             unmasked=secrets.unmasked(),
+            container=container,
+            engine=engine,
         )
         (order.folder / ORDER).write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=2) + b"\n")
         return mark
@@ -159,13 +182,13 @@ class LocalStages:
         saved = read_result(folder)
         log = tail_of(folder)
         if saved is None:
-            end_what_is_left(folder)
+            self._end_what_is_left(folder)
             if was_stopped or (folder / CANCEL).exists():
                 return RunResult(exit_code=None, cause="cancelled", detail="it was stopped", log_tail=log)
             detail = "it was killed, together with the process around it (SIGKILL, or the machine went down)"
             return RunResult(exit_code=None, cause="error", detail=detail, log_tail=log)
         if saved.cause in {"cancelled", "timeout", "hang"}:
-            end_what_is_left(folder)
+            self._end_what_is_left(folder)
         return RunResult(
             exit_code=saved.exit_code,
             cause=saved.cause,

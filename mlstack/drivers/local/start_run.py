@@ -1,14 +1,17 @@
 """Starting the process around a stage: what it is told, and how."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from os import fsencode
 from pathlib import Path
+from typing import Any
 
 import mlstack
 from mlstack.drivers.base import RunOrder
-from mlstack.drivers.local.run_processes import MARK
 from mlstack.drivers.secrets import SecretValues
+from mlstack.runner.processes import MARK
 from mlstack.spec.spec import Stage
 
 DEFAULT_GRACE = 10.0
@@ -24,24 +27,32 @@ def grace_of(stage: Stage) -> float:
     return stage.checkpoint.grace if stage.checkpoint is not None else DEFAULT_GRACE
 
 
-def launch(lock: int) -> subprocess.Popen[bytes]:
-    """Start the process around the stage, in a session of its own, with nothing of ours but the lock."""
+def launch(
+    lock: int, *, module: str = "mlstack.drivers.local.launch", packages: bool = False, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start the process around the stage, in a session of its own, with nothing of ours but the lock.
+
+    With `packages` it can import what is installed beside mlstack, which costs milliseconds. `env` is all that it gets
+    of our environment.
+    """
     home = str(Path(mlstack.__file__).parent.parent)
-    program = f"import sys; sys.path.append({home!r}); from mlstack.drivers.local.launch import main; main()"
+    program = f"import sys; sys.path.append({home!r}); from {module} import main; main()"
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", program],
+        [sys.executable, "-I", *([] if packages else ["-S"]), "-c", program],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        env={},
+        env=dict(env or {}),
         pass_fds=(lock,),
         start_new_session=True,
     )
 
 
-def build_message(order: RunOrder, secrets: SecretValues, *, mark: str, lock: int) -> bytes:
-    """Return the order as `launch` reads it."""
+def build_message(
+    order: RunOrder, secrets: SecretValues, *, mark: str, lock: int, container: Mapping[str, Any] | None = None
+) -> bytes:
+    """Return the order as `launch` reads it; `container` is what the engine is asked for."""
     stage = order.stage
     fields: list[tuple[str, str | bytes]] = [
         ("folder", str(order.folder.absolute())),
@@ -61,6 +72,8 @@ def build_message(order: RunOrder, secrets: SecretValues, *, mark: str, lock: in
     fields += [("command", line) for line in stage.cmd.splitlines() if line.strip()]
     variables = order.environment | secrets.reveal() | {MARK: mark}
     fields += [("env", f"{name}={value}") for name, value in variables.items()]
+    if container is not None:
+        fields.append(("container", json.dumps(container)))
     fields += [("mask", pattern) for pattern in secrets.masker().patterns]
     fields.append(("end", ""))
     return b"".join(fsencode(name) + b"\0" + fsencode(value) + b"\0" for name, value in fields)

@@ -6,7 +6,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlstack.drivers.masking import MASK, StreamMasker
+from mlstack.runner.masking import MASK, StreamMasker
 
 LETTERS = st.binary(min_size=1, max_size=6).map(lambda data: bytes(b"abc"[byte % 3] for byte in data))
 

@@ -12,8 +12,8 @@ import pytest
 
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.base import RunResult
-from mlstack.drivers.local.launch import KILLED_BY_OTHERS
 from mlstack.drivers.local.run_folder import read_result, running_pid
+from mlstack.runner.command import KILLED_BY_OTHERS
 from mlstack.spec.spec import Checkpoint, Timeout
 from tests.unit.local.local_runs import Runs, eventually, is_there, log_of
 

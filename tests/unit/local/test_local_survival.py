@@ -12,7 +12,7 @@ import pytest
 
 from mlstack.drivers.base import RunOrder, RunResult
 from mlstack.drivers.local.run_folder import read_result, running_pid, take
-from mlstack.drivers.local.run_processes import marked
+from mlstack.runner.processes import marked
 from mlstack.state.state import RunRecord
 from tests.unit.local.local_runs import FINGERPRINT, Runs, eventually, is_there, log_of, record
 

@@ -5,6 +5,8 @@ Imported by `launch`, so only what costs nothing at start is imported here.
 # pathlib and contextlib take longer to import than this program has time:
 # ruff: noqa: PTH112, PTH123, PTH208, SIM105
 
+from __future__ import annotations
+
 import os
 import sys
 import time

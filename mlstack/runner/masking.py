@@ -1,8 +1,10 @@
 """Masks secret values in a stream of bytes, whatever the chunks it comes in.
 
 Imports nothing, so that the process around a stage (`mlstack.drivers.local.launch`) starts in milliseconds with it.
-What the patterns of a secret are (the value, its lines, its encodings) is decided in `mlstack.drivers.secrets`.
+What the patterns of a secret are (the value, its lines, its encodings) is decided in `secret_patterns`.
 """
+
+from __future__ import annotations
 
 MASK = b"***"
 
