@@ -7,6 +7,8 @@ that belong in no file. Every byte of output is masked before it is written.
 """
 # pathlib and contextlib take longer to import than this program has time:
 
+from __future__ import annotations
+
 import os
 import time
 
@@ -14,6 +16,10 @@ from mlstack.drivers.local.run_files import Log, ResultFile
 from mlstack.runner.command import CHUNK, Limits, Run
 from mlstack.runner.masking import StreamMasker
 from mlstack.runner.processes import signal
+
+TYPE_CHECKING = False  # `typing` costs milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["Order", "Run", "main"]
 
@@ -87,7 +93,7 @@ def keep_lock(fd: int) -> None:
         pass
 
 
-def main(run_class: type[Run] = Run) -> None:
+def main(make_run: Callable[[Order, Log, int], Run] = Run) -> None:
     """Carry out the order on standard input. Ends without cleaning up the interpreter, which costs milliseconds."""
     wake = listen()
     order = read_order()
@@ -96,7 +102,7 @@ def main(run_class: type[Run] = Run) -> None:
     masker = StreamMasker(order.masks)
     log = Log(order.folder, masker, head=int(order.text("log_head")), part=int(order.text("log_part")))
     began, clock = time.time(), time.monotonic()
-    run = run_class(order, log, wake)
+    run = make_run(order, log, wake)
     try:
         os.chdir(order.cwd)
         run.carry_out()

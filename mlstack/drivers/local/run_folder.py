@@ -27,7 +27,8 @@ Cause = Literal["error", "timeout", "hang", "out-of-memory", "cancelled"]
 class SavedOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What was started, for people and for those who follow. Of secrets it has names, never values.
 
-    `unmasked` are those whose values are too short to be masked in the log.
+    `unmasked` are those whose values are too short to be masked in the log. `container` is the container that it runs
+    in ("": none) and `engine` the address of its engine (None: Docker's default).
     """
 
     address: Address
@@ -42,6 +43,8 @@ class SavedOrder(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float] = {}
     secrets: tuple[str, ...] = ()
     unmasked: tuple[str, ...] = ()
+    container: str = ""
+    engine: str | None = None
     format: int = 1
 
 

@@ -28,7 +28,11 @@ def grace_of(stage: Stage) -> float:
 
 
 def launch(
-    lock: int, *, module: str = "mlstack.drivers.local.launch", packages: bool = False, env: Mapping[str, str] | None = None
+    lock: int,
+    *,
+    module: str = "mlstack.drivers.local.launch",
+    packages: bool = False,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start the process around the stage, in a session of its own, with nothing of ours but the lock.
 

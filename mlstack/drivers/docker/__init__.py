@@ -1,0 +1,1 @@
+"""Docker: images, and stages and endpoints in containers."""

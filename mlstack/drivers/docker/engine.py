@@ -1,0 +1,144 @@
+"""The Docker engine: finding it, telling how it is, and what it says when something is wrong."""
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.spec.address import Address
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+LABEL = "dev.mlstack"
+"""Prefix of the labels by which mlstack finds its containers again."""
+TIMEOUT = 60.0
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+
+
+class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an engine says of itself. `shares_files`: it mounts this machine's folders."""
+
+    host: str
+    version: str
+    cpus: int
+    memory: int
+    shares_files: bool
+    has_gpus: bool
+
+
+def engine_host(settings: dict[str, Any]) -> str | None:
+    """Return the address of the engine that a pool names; None is Docker's own default (DOCKER_HOST, context)."""
+    found = settings.get("host")
+    return str(found) if found else None
+
+
+def connect(host: str | None, *, timeout: float = TIMEOUT) -> "DockerClient":
+    """Return a client of the engine at `host`; None is where `docker` itself would look.
+
+    Raises `OSError` or `docker.errors.DockerException` when it does not answer.
+    """
+    import docker
+
+    if host is None and os.environ.get("DOCKER_HOST"):
+        _knock(os.environ["DOCKER_HOST"])
+        return docker.DockerClient.from_env(timeout=timeout)  # with the TLS settings that go with it
+    place = host or _context_host() or DEFAULT_HOST
+    _knock(place)
+    return docker.DockerClient(base_url=place, timeout=timeout, use_ssh_client=place.startswith("ssh://"))
+
+
+def _knock(host: str) -> None:
+    """Raise `OSError` at once, with its plain reason, if nobody listens on a Unix socket."""
+    if not host.startswith("unix://"):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.connect(host.removeprefix("unix://"))
+
+
+def _context_host() -> str | None:
+    """Return the engine of the context that `docker context use` has chosen."""
+    import docker
+
+    folder = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    if not (Path(folder) / "config.json").is_file():
+        return None
+    context = docker.ContextAPI.get_current_context()
+    host = getattr(context, "Host", None) if context is not None else None
+    return str(host) if host else None
+
+
+def ask_engine(host: str | None, *, address: Address | None = None) -> EngineFacts:
+    """Return what the engine says of itself. Raises `MlstackError` with what to do when there is none."""
+    from docker.errors import DockerException
+
+    try:
+        client = connect(host)
+        try:
+            info, where = client.info(), str(client.api.base_url)
+        finally:
+            client.close()
+    except (DockerException, OSError) as error:
+        raise MlstackError(engine_unreachable(host, error, address=address)) from error
+    runtimes = {str(name) for name in info.get("Runtimes") or {}}
+    return EngineFacts(
+        host=host or where,
+        version=str(info.get("ServerVersion", "")),
+        cpus=int(info.get("NCPU", 0)),
+        memory=int(info.get("MemTotal", 0)),
+        shares_files=_is_local(where),
+        has_gpus=bool(runtimes & {"nvidia"}) or bool(info.get("CDISpecDirs")),
+    )
+
+
+def _is_local(base_url: str) -> bool:
+    return base_url.startswith(("http+docker://localhost", "http+docker://localunixsocket", "http+unix://"))
+
+
+def remove_container(client: "DockerClient", name: str) -> None:
+    """Remove a container with all that runs in it; one that is gone succeeds."""
+    from docker.errors import APIError, NotFound
+
+    try:
+        client.api.remove_container(name, force=True, v=True)
+    except NotFound:
+        return
+    except APIError as error:
+        if error.status_code != 409:  # somebody else is removing it at this moment
+            raise
+        client.api.wait(name, condition="removed")
+
+
+def engine_error(error: BaseException) -> str:
+    """Say in a sentence what the engine said."""
+    explanation = getattr(error, "explanation", None)
+    if explanation:
+        return f"the Docker engine says: {explanation}"
+    reason = str(error) or type(error).__name__
+    return f"the Docker engine does not answer: {reason}"
+
+
+def engine_unreachable(host: str | None, error: BaseException, *, address: Address | None = None) -> Diagnostic:
+    """Say that there is no engine, where it was looked for, and what to do."""
+    where = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    return Diagnostic(
+        code="docker-unreachable",
+        summary="The Docker engine cannot be reached",
+        detail=f"{where}: {_shortest(error)}",
+        hint="Start Docker, or name the engine in DOCKER_HOST or `targets: {docker: {host: …}}`. A pool with "
+        "`target: local` needs none; stages keep their results when their pool changes.",
+        command="docker info",
+        address=address,
+    )
+
+
+def _shortest(error: BaseException) -> str:
+    """Return the innermost reason: the SDK wraps a refused connection four times."""
+    seen: BaseException = error
+    while (inner := seen.__cause__ or seen.__context__) is not None:
+        seen = inner
+    text = getattr(seen, "strerror", None) or str(seen) or type(seen).__name__
+    return f"{text}."
