@@ -4,7 +4,6 @@ Shared by the process around a stage on this machine (`mlstack.drivers.local.lau
 be there in milliseconds, so it imports only what costs nothing (not `json`, `signal`, `subprocess`, `typing`).
 """
 # pathlib and contextlib take longer to import than this program has time:
-# ruff: noqa: PTH123
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 Imported by `launch`, so only what costs nothing at start is imported here.
 """
 # pathlib and contextlib take longer to import than this program has time:
-# ruff: noqa: PTH112, PTH123, PTH208, SIM105
+# ruff: noqa: SIM105
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ class Group:
         """Send SIGTERM; `grace` seconds later SIGKILL is due. Asking again can only shorten that."""
         due = time.monotonic() + grace
         self.kill_at = due if self.kill_at is None else min(self.kill_at, due)
-        self._send(signal.SIGTERM)
-        self._send(signal.SIGCONT)  # a stopped process could not end
+        self.send(signal.SIGTERM)
+        self.send(signal.SIGCONT)  # a stopped process could not end
 
     def kill(self) -> None:
         """Send SIGKILL to all of them."""
         self.killed_at = time.monotonic()
-        self._send(signal.SIGKILL)
+        self.send(signal.SIGKILL)
 
     def alive(self) -> bool:
         """Whether any of them still runs; a zombie that nobody collects does not count."""
@@ -67,22 +67,26 @@ class Group:
             return True
         return not _HAS_PROC or bool(members(self.pid))
 
-    def _send(self, number: int) -> None:
+    def send(self, number: int) -> None:
+        """Send a signal to all of them; nobody there is fine."""
         try:
             os.killpg(self.pid, number)
         except (ProcessLookupError, PermissionError):
             pass
 
 
-def spawn(command: bytes, environment: dict[bytes, bytes], output: int) -> Group:
+def spawn(command: bytes, environment: dict[bytes, bytes], output: int, *, before: tuple[bytes, ...] = ()) -> Group:
     """Start `/bin/sh -c command` in a process group of its own, with its output going to `output`.
+
+    `before` is a program with its first arguments that is started instead, and goes over into the shell.
 
     Always `/bin/sh`, as make and containers do: DVC takes the person's login shell, with which the same commit would
     mean different things on two machines. Raises OSError.
     """
+    arguments = [*before, b"/bin/sh", b"-c", command]
     pid = os.posix_spawn(
-        "/bin/sh",
-        [b"/bin/sh", b"-c", command],
+        arguments[0],
+        arguments,
         environment,
         file_actions=[(os.POSIX_SPAWN_DUP2, output, 1), (os.POSIX_SPAWN_DUP2, output, 2)],
         setpgroup=0,
