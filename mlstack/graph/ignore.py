@@ -71,15 +71,22 @@ class FolderRules:
     def __init__(self, patterns: tuple[_Pattern, ...], prefix: str, *, is_ignored: bool) -> None:
         self.has_patterns = bool(patterns)
         self.is_ignored = is_ignored
+        self.prefix = f"{prefix}/" if prefix else ""
         self._patterns = patterns
-        self._prefix = f"{prefix}/" if prefix else ""
+
+    def described(self) -> list[tuple[str, bool, bool]]:
+        """Return the patterns for those who match elsewhere: regex on `prefix` + path, ignores or not, folders only.
+
+        The first that matches decides.
+        """
+        return [(each.regex.pattern, each.ignores, each.folders_only) for each in self._patterns]
 
     def ignores(self, path: str, *, is_folder: bool) -> bool:
         """Whether `path` (relative to the folder; its own parents are known not to be ignored) is left out."""
         if not self._patterns:
             name = path.rpartition("/")[2]
             return name == ".git" or (is_folder and name in _DEFAULT_FOLDERS)
-        whole = self._prefix + path
+        whole = self.prefix + path
         for pattern in self._patterns:
             if pattern.folders_only and not is_folder:
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import platform
 import sys
 
 PACKAGE = "mlstack_runner"
@@ -41,9 +42,10 @@ def main(arguments: list[str]) -> int:
 
 
 def package_folders(overlay: str) -> list[str]:
-    """Return where the packages for this Python lie in an overlay: for exactly this version, then for any."""
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    folders = (os.path.join(overlay, "packages", name) for name in (version, "any"))
+    """Return where the packages for this Python lie in an overlay: those of its version, or of any from 3.11 on."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}" if sys.version_info < (3, 11) else "any"
+    libc = "" if platform.libc_ver()[0] == "glibc" else "-musl"
+    folders = [os.path.join(overlay, "packages", version + libc)]
     return [folder for folder in folders if os.path.isdir(folder)]
 
 

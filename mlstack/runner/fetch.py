@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from .hashing import Entry, hash_file, read_listing
 from .layout import blob_key
-from .order import Input
+from .order import Input, Out
 from .problems import Missing, Problem
+from .push import describe
 from .side_by_side import side_by_side
 from .store import Store
 
@@ -133,13 +134,10 @@ class Fetcher:
 
     def _check(self, each: Input) -> None:
         """Compare what came in the bundle with what the fingerprint names: what was approved is what runs."""
-        from .order import Out
-        from .push import describe
-
         full = os.path.join(self._root, each.path)
         if not os.path.exists(full):
             raise Problem("refused", f"{each.path} is not in the code bundle")
-        found = describe(self._root, Out(path=each.path)).made.md5
+        found = describe(self._root, Out(each.path, each.ignore, each.ignore_prefix)).made.md5
         if found != each.md5:
             raise Problem("refused", f"{each.path} in the code bundle is not what was planned ({found}, {each.md5})")
 

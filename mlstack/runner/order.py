@@ -25,11 +25,20 @@ class Remote:
 
 
 @dataclass(frozen=True)
+class Ignore:
+    """One pattern of DVC's for what is left out of an output folder; the first that matches decides."""
+
+    regex: str
+    ignores: bool
+    folders_only: bool = False
+
+
+@dataclass(frozen=True)
 class Input:
     """A dependency with the content that the fingerprint names.
 
     `held`: by DVC, so that it is fetched by hash. Otherwise it came in the bundle, and is only checked. `size` is -1
-    when it is not known. `mode` is how a dataset is wanted there (`copy`).
+    when it is not known. `mode` is how a dataset is wanted there (`copy`). `ignore` is as in `Out`.
     """
 
     path: str
@@ -38,20 +47,13 @@ class Input:
     held: bool = True
     executable: bool = False
     mode: str = "copy"
+    ignore: tuple[Ignore, ...] = ()
+    ignore_prefix: str = ""
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder."""
         return self.md5.endswith(".dir")
-
-
-@dataclass(frozen=True)
-class Ignore:
-    """One pattern of DVC's for what is left out of an output folder; the first that matches decides."""
-
-    regex: str
-    ignores: bool
-    folders_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,11 @@ def decode_order(data: bytes) -> Order:
 def _order(fields: dict[str, Any]) -> Order:
     given = dict(fields)
     given["remote"] = _make(Remote, fields["remote"])
-    given["inputs"] = tuple(_make(Input, each) for each in fields.get("inputs", ()))
-    given["outs"] = tuple(
-        _make(Out, {**each, "ignore": tuple(_make(Ignore, one) for one in each.get("ignore", ()))})
-        for each in fields.get("outs", ())
-    )
+    for name, kind in (("inputs", Input), ("outs", Out)):
+        given[name] = tuple(
+            _make(kind, {**each, "ignore": tuple(_make(Ignore, one) for one in each.get("ignore", ()))})
+            for each in fields.get(name, ())
+        )
     if fields.get("checkpoint") is not None:
         given["checkpoint"] = _make(Checkpoint, fields["checkpoint"])
     for name in ("commands", "secrets"):

@@ -111,7 +111,7 @@ def test_packages_come_from_the_registry_when_mlstack_does_not_have_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(endpoint_overlay, "_copy_own", lambda *_: False)
+    monkeypatch.setattr(endpoint_overlay, "copy_own", lambda *_: False)
     said: list[str] = []
     folder = endpoint_overlay.ensure_overlay(Path(sys.executable), say=said.append)
     assert said == ["installing the model server's packages (once)"]

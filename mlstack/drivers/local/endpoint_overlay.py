@@ -54,7 +54,7 @@ def ensure_overlay(python: Path, *, say: Say) -> Path:
         raise MlstackError(_problem(f"{base} cannot be written: {error.strerror}.")) from error
     try:
         part.chmod(0o755)
-        if not _copy_own(part, version):
+        if not copy_own(part, version):
             say("installing the model server's packages (once)")
             _install(part, python)
         try:
@@ -96,13 +96,13 @@ def python_version(python: Path) -> tuple[int, int]:
     return major, minor
 
 
-def pinned(version: tuple[int, int]) -> dict[str, str]:
+def pinned(version: tuple[int, int], requirements: Path = REQUIREMENTS) -> dict[str, str]:
     """Return the pinned packages for a Python version of this platform, name → version."""
     from packaging.requirements import Requirement
 
     found = {}
     marks = {"python_version": f"{version[0]}.{version[1]}", "python_full_version": f"{version[0]}.{version[1]}.0"}
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
+    for line in requirements.read_text(encoding="utf-8").splitlines():
         if "==" not in line or line.startswith((" ", "#")):
             continue
         requirement = Requirement(line.removesuffix("\\").strip())
@@ -111,13 +111,13 @@ def pinned(version: tuple[int, int]) -> dict[str, str]:
     return found
 
 
-def _copy_own(target: Path, version: tuple[int, int]) -> bool:
-    """Copy the packages from mlstack's own environment if all of them are there in the pinned versions."""
+def copy_own(target: Path, version: tuple[int, int], requirements: Path = REQUIREMENTS) -> bool:
+    """Copy the pinned packages from mlstack's own environment if all of them are there in the pinned versions."""
     import shutil
     from importlib.metadata import PackageNotFoundError, distribution
 
     own: list[Distribution] = []
-    for name, wanted in pinned(version).items():
+    for name, wanted in pinned(version, requirements).items():
         try:
             found = distribution(name)
         except PackageNotFoundError:

@@ -50,7 +50,7 @@ def build_stage_environment(
     found |= stage.env
     if all(search_path) and python is not None:
         found["PYTHONPATH"] = os.pathsep.join(part for part in search_path if part)
-    return found | _own(stage, graph, root=root, resources=resources, attempt=attempt)
+    return found | own_variables(stage, graph, root=root, resources=resources, attempt=attempt)
 
 
 def secret_variables(graph: ResourceGraph) -> set[str]:
@@ -80,9 +80,10 @@ def nested(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _own(
+def own_variables(
     stage: Stage, graph: ResourceGraph, *, root: Path, resources: Mapping[str, float], attempt: int
 ) -> dict[str, str]:
+    """Return the `MLSTACK_*` variables of one run; those that name a place begin with `root`."""
     found = {
         "MLSTACK_PROJECT": graph.spec.project,
         "MLSTACK_ENVIRONMENT": graph.spec.environment,
