@@ -29,6 +29,12 @@ one by one.
 
 A key marked ● is part of a stage's fingerprint: changing it can make stages run. All others never do.
 Any value may be an expression, such as `${{ params.depth }}`. Keys that begin with `x-` are yours.
+
+The `env` of an endpoint or stage may also hold what other resources give: `${{ endpoints.NAME.url }}`, `.port`,
+`${{ models.NAME.version }}`, `${{ datasets.NAME.digest }}`, `${{ stages.NAME.outs.NAME.digest }}`, alone or with
+filters after it. A plan says *known after apply* where it is not known yet. A stage that names a version or digest
+depends on that content; it cannot name an endpoint, since an address would be part of what is computed.
+
 Sizes are Kubernetes quantities (`500m`, `16Gi`), durations are `30s`, `5m`, `2h`, `3d`.
 
 For completion and checks in your editor, put this into the first line of `mlstack.yaml`:

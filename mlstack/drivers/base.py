@@ -88,6 +88,10 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
+ADDRESS_ATTRIBUTES = frozenset({"listen", "port"})
+"""The attributes of an endpoint that its `url` depends on: an update that touches none of them keeps it."""
+
+
 class Driver(Protocol):
     """Something that exists: an endpoint, later a pool, a cluster, an image."""
 
@@ -101,7 +105,8 @@ class Driver(Protocol):
         """Return the attributes that the resource should have.
 
         `versions` maps `models.x` and `models.x@REV` to the model's hash. None there is known only after apply, and so
-        is every attribute that this returns as None; an attribute that nobody decided is left out.
+        is every attribute that this returns as None; an attribute that nobody decided is left out. So are variables of
+        an endpoint that are still in its `computed`; what is known of them is in its `env`.
         """
         ...
 

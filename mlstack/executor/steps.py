@@ -12,6 +12,7 @@ from mlstack.executor.walk import Finished, StepError
 from mlstack.executor.work import Outcome, Work
 from mlstack.graph.change import Action, Change, Reason
 from mlstack.graph.graph import EntryKey, LockEntry
+from mlstack.graph.outputs import fill_endpoint, fill_stage
 from mlstack.planner.models import judge
 from mlstack.planner.plan import Step
 from mlstack.planner.resources import diff_resource
@@ -33,6 +34,8 @@ def carry_out(work: Work, step: Step) -> Finished:
         work.journal("step-failed", change, Outcome(detail=str(error)[:500]))
         raise
     work.journal("step-done", change, outcome)
+    if outcome.record is not None:
+        work.learn_record(outcome.record)
     if outcome.lock_entry is not None:
         # After the journal: a kill in between loses nothing, the next command lays the entry over `dvc.lock`.
         gone = (change.previous_address,) if change.previous_address is not None else ()
@@ -96,7 +99,7 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
             work.hands.results.bring(entry.digests(), say=work.say(change.address))
             return Outcome(lock_entry=entry, detail="restored")
         case _:
-            return Outcome(lock_entry=run_stage(work, stage, key, decision.fingerprint))
+            return Outcome(lock_entry=run_stage(work, fill_stage(stage, key), key, decision.fingerprint))
 
 
 def _refined(work: Work, change: Change) -> Decision:
@@ -174,6 +177,7 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     record = work.records.get(change.previous_address or change.address)
     if record is not None and change.previous_address is not None:
         record = msgspec.structs.replace(record, address=change.address)
+    endpoint = _filled(work, endpoint)
     versions = work.versions()
     actual = diff_resource(
         change.address,
@@ -185,7 +189,7 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     if actual.action is Action.NO_OP and change.action is Action.MOVE:
         return Outcome(record=record, detail=f"was {change.previous_address}")
     if actual.action is Action.NO_OP:
-        work.refine(change, Action.NO_OP, "its model turned out to be the same")
+        work.refine(change, Action.NO_OP, "what it needs turned out to be the same")
         return Outcome(record=record, detail="unchanged")
     if not (change.action is Action.CREATE or actual.action is Action.CREATE):
         work.refine(change, actual.action, _words(actual.reasons))
@@ -202,6 +206,23 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     version = record.version + 1 if record is not None else 1
     made = msgspec.structs.replace(made, version=version, needs=work.graph.needs.get(change.address, ()))
     return Outcome(record=made, detail=str(made.attributes.get("url", "")))
+
+
+def _filled(work: Work, endpoint: Endpoint) -> Endpoint:
+    """Put in what other resources give, which is all known by now."""
+    filled = fill_endpoint(endpoint, work.graph, work.outputs())
+    missing = sorted({output.name for each in filled.computed.values() for output in each.outputs})
+    if missing:
+        raise StepError(
+            Diagnostic(
+                code="output-unknown",
+                summary="A value that the endpoint needs is not known",
+                detail=f"{', '.join(missing)}: what gives it was neither recorded nor made by this apply.",
+                hint="Leave out --target or --exclude, so that what it needs is made too.",
+                address=endpoint.address,
+            )
+        )
+    return filled
 
 
 def _delete(work: Work, change: Change) -> Outcome:

@@ -13,6 +13,7 @@ from mlstack.executor.events import Event, StepProgress, StepRefined
 from mlstack.executor.interrupt import Interrupt
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
+from mlstack.graph.outputs import Known, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.build_plan import may_refine
 from mlstack.planner.diff import Diffed
@@ -125,6 +126,7 @@ class Work:
         self.planned = {change.address: change for change in plan.changes}
         state = store.state()
         self.records = dict(state.resources) if state else {}
+        self._outputs = {address: given_by(record.attributes) for address, record in self.records.items()}
         self._known = dict(diffed.known)
         self._versions = {key: version for key, version in diffed.versions.items() if version is not None}
         self._metrics = {address: dict(values) for address, values in session.metrics.items()}
@@ -163,6 +165,17 @@ class Work:
         """Return a copy of the model versions that are known by now."""
         with self._lock:
             return dict(self._versions)
+
+    def learn_record(self, record: Record) -> None:
+        """Note what an endpoint gives to others."""
+        with self._lock:
+            self._outputs[record.address] = given_by(record.attributes)
+
+    def outputs(self) -> Known:
+        """Return a copy of what resources are known by now to give."""
+        with self._lock:
+            versions: dict[Address, str | None] = {Address(name): found for name, found in self._versions.items()}
+            return Known(digests=dict(self._known), versions=versions, endpoints=dict(self._outputs))
 
     def metrics(self) -> dict[Address, dict[str, float]]:
         """Return a copy of the metrics that are known by now."""

@@ -81,8 +81,8 @@ class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
 
     `needs` lists, for each address, the addresses that must be done first; `order` is a topological order that does not
     depend on the order of the file. `datasets` are the datasets that DVC holds, with their desired digest (None: not
-    known before it is fetched); those that Git tracks are left out. `model_code` are the files that a model's custom
-    class consists of: part of the identity of the endpoints that serve it.
+    known before it is fetched); those that Git tracks are in `tracked`. `model_code` are the files that a model's
+    custom class consists of: part of the identity of the endpoints that serve it.
     """
 
     spec: Spec
@@ -91,6 +91,7 @@ class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
     order: tuple[Address, ...]
     stages: dict[Address, StageInputs]
     datasets: dict[Address, FileDigest | None] = {}
+    tracked: dict[Address, FileDigest] = {}
     environments: dict[Address, EnvironmentIdentity] = {}
     model_code: dict[Address, tuple[Hashed, ...]] = {}
 

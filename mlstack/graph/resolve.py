@@ -10,7 +10,8 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.graph import GENERATED_PARAMS, Hashed, Input, ParamValues, ResourceGraph, StageInputs
 from mlstack.graph.sources import FileDigest, SourceDigests
 from mlstack.spec.address import Address, short_name
-from mlstack.spec.spec import Dataset, Dep, Endpoint, Model, Pool, Resource, Spec, Stage
+from mlstack.spec.needs import needs_of
+from mlstack.spec.spec import Dataset, Dep, Resource, Spec, Stage
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -20,7 +21,7 @@ def resolve(spec: Spec, sources: SourceDigests) -> ResourceGraph:
 
     Raises `MlstackError` when resources need each other in a circle.
     """
-    names = name_entries(spec.of(Stage))
+    names, datasets = name_entries(spec.of(Stage)), spec.of(Dataset)
     makers = {address: _made_by(resource) for address, resource in spec.resources.items()}
     needs = {address: _needs(resource, spec.resources) for address, resource in spec.resources.items()}
     return ResourceGraph(
@@ -33,8 +34,13 @@ def resolve(spec: Spec, sources: SourceDigests) -> ResourceGraph:
         },
         datasets={
             address: sources.pins.get(address) if dataset.source is not None else sources.files.get(dataset.path)
-            for address, dataset in spec.of(Dataset).items()
+            for address, dataset in datasets.items()
             if address not in sources.tracked
+        },
+        tracked={
+            address: digest
+            for address in sources.tracked
+            if (digest := sources.files.get(datasets[address].path)) is not None
         },
         environments=dict(sources.environments),
         model_code={address: _hashed(paths, sources.files) for address, paths in sources.model_code.items()},
@@ -131,8 +137,10 @@ def _params(stage: Stage, name: str, sources: SourceDigests) -> ParamValues:
             generated[f"params.{param.key}"] = param.value
         else:
             values.setdefault(relpath(f"/{param.file}", f"/{stage.directory}"), {})[param.key] = param.value
-    if stage.env:
-        generated[f"stages.{name}.env"] = dict(sorted(stage.env.items()))
+    # What is put in later stands here as it is written: its value is the hash of a dep, and so in the key already.
+    variables = stage.env | {variable: each.source for variable, each in stage.computed.items()}
+    if variables:
+        generated[f"stages.{name}.env"] = dict(sorted(variables.items()))
     identity = sources.environments.get(stage.address)
     if not stage.python.system and identity is not None:
         generated[f"stages.{name}.python"] = identity.digest
@@ -142,21 +150,8 @@ def _params(stage: Stage, name: str, sources: SourceDigests) -> ParamValues:
 
 
 def _needs(resource: Resource, resources: Mapping[Address, Resource]) -> tuple[Address, ...]:
-    """Return what must be done first, sorted. A version pinned by `@REV` needs nothing of this commit."""
-    found: set[Address] = set()
-    match resource:
-        case Stage():
-            found.add(resource.pool)
-            found.update(dep.producer for dep in resource.deps if dep.producer is not None)
-        case Model():
-            found.add(resource.stage)
-            found.update(gate.stage for gate in resource.gates)
-        case Endpoint():
-            found.add(resource.pool)
-            found.update(variant.model for variant in resource.variants.values() if variant.version is None)
-        case Pool() | Dataset():
-            pass
-    return tuple(sorted(address for address in found if address in resources))
+    """Return what must be done first, sorted."""
+    return tuple(sorted(address for address in needs_of(resource) if address in resources))
 
 
 def _order(needs: Mapping[Address, tuple[Address, ...]]) -> tuple[Address, ...]:

@@ -12,7 +12,7 @@ from mlstack.graph.graph import ResourceGraph
 from mlstack.planner.diff import Diffed
 from mlstack.planner.plan import Plan, Scope, Step
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Dataset, Model, Pool, Resource, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Resource, Stage
 from mlstack.state.state import State
 
 
@@ -134,6 +134,8 @@ def _decisive(resource: Resource | None, graph: ResourceGraph) -> Any:
             return (resource.stage, resource.out, resource.framework, resource.code, resource.gates)
         case Dataset():
             return (resource.path, resource.source)
+        case Endpoint() if resource.computed:
+            return resource.computed
     return None
 
 

@@ -6,9 +6,19 @@ from typing import Any, assert_never
 import msgspec
 
 from mlstack.diagnostics import Diagnostic
-from mlstack.drivers.base import Absent, DatasetReading, NotChecked, Observation, Readings, StageReading, Unreadable
+from mlstack.drivers.base import (
+    ADDRESS_ATTRIBUTES,
+    Absent,
+    DatasetReading,
+    NotChecked,
+    Observation,
+    Readings,
+    StageReading,
+    Unreadable,
+)
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.graph.graph import ResourceGraph
+from mlstack.graph.outputs import Known, fill_endpoint, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.datasets import check_dataset, diff_dataset
 from mlstack.planner.models import diff_model, judge
@@ -18,7 +28,7 @@ from mlstack.planner.removed import hint_renames, removed_rows
 from mlstack.planner.resources import delete_row, diff_resource
 from mlstack.planner.scope import select
 from mlstack.planner.stages import Decision, StageView, decide_stage
-from mlstack.spec.address import Address, Kind
+from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Stage
 from mlstack.state.state import Record, RunRecord, State
 
@@ -81,6 +91,7 @@ class _Walk:
         self.changes: dict[Address, Change] = {}
         self.known: dict[str, FileDigest] = {}
         self.versions: dict[str, str | None] = dict(pins)
+        self.outputs: dict[Address, dict[str, Any]] = {}
         self.views: dict[Address, StageView] = {}
         self.diagnostics: list[Diagnostic] = []
         self.moves = sources_of_moves(graph.spec)
@@ -117,7 +128,9 @@ class _Walk:
             case Model():
                 return self._model(resource)
             case Endpoint():
-                return self._endpoint(resource)
+                change = self._endpoint(resource)
+                self._learn_outputs(change)
+                return change
             case _:
                 assert_never(resource)
 
@@ -233,9 +246,10 @@ class _Walk:
         if self.scope.refresh_only:
             change = _refreshed(address, record, observation)
             return change if address in self.selected else self._left_out(change)
+        filled = fill_endpoint(endpoint, self.graph, self._known_outputs())
         change = diff_resource(
             address,
-            desired=self.describe(endpoint, self.versions),
+            desired=self.describe(filled, self.versions),
             record=record,
             observation=observation,
             forced=address in self.replace,
@@ -245,6 +259,19 @@ class _Walk:
             change = msgspec.structs.replace(change, action=Action.MOVE, reasons=(reason,))
         change = msgspec.structs.replace(change, needs=self.graph.needs.get(address, ()), previous_address=source)
         return change if address in self.selected else self._left_out(change)
+
+    def _known_outputs(self) -> Known:
+        versions = {Address(name): version for name, version in self.versions.items()}
+        return Known(digests=self.known, versions=versions, endpoints=self.outputs)
+
+    def _learn_outputs(self, change: Change) -> None:
+        """Note what an endpoint gives to others, if this is known before it is applied."""
+        touched = {field.path.partition(".")[0] for field in change.fields}
+        keeps = change.action in (Action.NO_OP, Action.MOVE)
+        if keeps or (change.action is Action.UPDATE and not touched & ADDRESS_ATTRIBUTES):
+            records = self.prior.resources if self.prior else {}
+            record = records.get(change.previous_address or change.address)
+            self.outputs[change.address] = given_by(record.attributes) if record is not None else {}
 
     def _unsettle(self, change: Change) -> Change:
         """What follows from a stage marked `always` may have to be done too: that is known only after it has run."""
@@ -277,6 +304,8 @@ class _Walk:
             if is_local and desired is not None and desired != dataset.recorded:
                 return False  # what is recorded is not what lies there: taking it would put the person's data aside
             return dataset.recorded is not None and not isinstance(dataset.content, Absent)
+        if kind_of(address) is Kind.ENDPOINT:
+            return self.prior is not None and address in self.prior.resources
         return address not in self.graph.datasets
 
     def _left_out(self, change: Change) -> Change:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from mlstack.diagnostics import Position
 from mlstack.spec.address import Address, Kind
+from mlstack.spec.build_computed import ComputedBuilder
 from mlstack.spec.build_places import LOCAL, PlaceBuilder
 from mlstack.spec.build_serving import ServingBuilder, build_dataset, check_url
 from mlstack.spec.build_stages import StageBuilder
@@ -82,7 +83,6 @@ def _build(
     stages: dict[Address, Stage] = {draft.address: builder.build(draft) for draft in drafts}
     resources.update(stages)
     check_outputs(drafts, datasets, scopes, faults)
-    check_cycles(stages, builder.drafts, faults)
     serving = ServingBuilder(index, places, builder, faults)
     for scope in scopes.values():
         for name, written in ((scope.model.models if scope.model is not None else None) or {}).items():
@@ -93,6 +93,10 @@ def _build(
             endpoint = serving.endpoint(name, served, scope)
             if endpoint is not None:
                 resources[endpoint.address] = endpoint
+    computed = ComputedBuilder(resources, builder.drafts, index, faults)
+    with_computed = computed.build()
+    check_cycles(resources, builder.drafts, computed.places, faults)
+    resources.update(with_computed)
     _check_ports(resources, scopes, faults)
     return resources, _declared(scopes, builder.drafts)
 

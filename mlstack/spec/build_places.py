@@ -142,10 +142,13 @@ def read_range(model: RangeModel | None, node: Node | None, faults: Faults, *, l
 def read_env(
     entries: Mapping[str, str | SecretModel] | None, node: Node | None, faults: Faults
 ) -> tuple[dict[str, str], dict[str, SecretRef]]:
-    """Return literal variables, and references to secrets."""
+    """Return literal variables, and references to secrets; what comes later is left to `build_computed`."""
     literal: dict[str, str] = {}
     secrets: dict[str, SecretRef] = {}
     for name, value in (entries or {}).items():
+        written = node.get(name) if node is not None else None
+        if written is not None and written.later:
+            continue
         if isinstance(value, str):
             literal[name] = value
             continue

@@ -65,7 +65,7 @@ def matrix_of(scope: Scope, name: str, interpolator: Interpolator, faults: Fault
 
 def instantiate(scope: Scope, node: Node, combination: Combination, interpolator: Interpolator) -> Node:
     """Return the tree of one instance, with values instead of expressions."""
-    filled = interpolator.tree(node.without("matrix"), params=scope.params.values, matrix=combination)
+    filled = interpolator.resource(node.without("matrix"), params=scope.params.values, matrix=combination)
     matrix = node.get("matrix")
     if matrix is not None:
         filled = filled.including(matrix=interpolator.tree(matrix, params=scope.params.values))

@@ -46,6 +46,7 @@ SUMMARIES = {
     "expression-undefined": "An unknown name in an expression",
     "expression-forbidden": "Not allowed in an expression",
     "expression-failed": "An expression that fails",
+    "expression-known-later": "A value that is known only after apply",
     "expression-volatile": "A value that changes with every commit or environment",
     "variable-not-listed": "An environment variable that is not listed",
     "variable-missing": "An environment variable is not set",

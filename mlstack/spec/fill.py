@@ -67,6 +67,10 @@ class Filler:
                 filled[key] = node
             elif key == "stages" and node.map:
                 filled[key] = node.with_value(dict(self._stages(scope, node)))
+            elif key == "endpoints" and node.map:
+                filled[key] = node.with_value(
+                    {name: self.interpolator.resource(each, params=params) for name, each in node.map.items()}
+                )
             elif key in ("environments", "profiles"):
                 filled[key] = node.with_value({name: self._patch(scope, each) for name, each in node.map.items()})
                 filled[key] = filled[key] if node.map else node
@@ -78,7 +82,7 @@ class Filler:
         for name, node in section.map.items():
             matrix = node.get("matrix")
             if matrix is None or not isinstance(matrix.value, dict):
-                yield name, self.interpolator.tree(node, params=scope.params.values)
+                yield name, self.interpolator.resource(node, params=scope.params.values)
                 continue
             found = matrix_of(scope, name, self.interpolator, self.faults)
             if found:
@@ -109,7 +113,8 @@ class Filler:
         if home is None:
             return patch  # an unknown component, which is reported when the patch is laid over
         found = matrix_of(home, own_name, self.interpolator, self.faults) if section == "stages" else []
-        return self.interpolator.tree(patch, params=home.params.values, matrix=found[0] if found else None)
+        put_in = self.interpolator.resource if section in ("stages", "endpoints") else self.interpolator.tree
+        return put_in(patch, params=home.params.values, matrix=found[0] if found else None)
 
 
 def _unresolved(node: Node, path: Path) -> Iterator[Path]:

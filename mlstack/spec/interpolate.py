@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from mlstack.diagnostics import Position
+from mlstack.spec.address import Kind
 from mlstack.spec.faults import Faults, listed, suggest
+from mlstack.spec.later import PLACEHOLDER, Named, is_later, read_later
 from mlstack.spec.node import Node, planted
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _METADATA = frozenset({"description"})
 _ROOTS = ("params", "matrix", "env", "project", "environment", "git")
 _LOOKED_AHEAD = 400
 _FAILED = object()
+_MAY_COME_LATER = "env"
 
 
 class Interpolator:
@@ -52,12 +55,18 @@ class Interpolator:
         params: Mapping[str, Any] | None,
         matrix: Mapping[str, Any] | None = None,
         metadata: bool = False,
+        later: bool = False,
     ) -> Node:
-        """Return `node` with every expression in it replaced. Faults are collected, their scalars left as they are."""
+        """Return `node` with every expression in it replaced. Faults are collected, their scalars left as they are.
+
+        With `later`, it may name what other resources give, which is known only after apply.
+        """
         value = node.value
         if isinstance(value, dict):
             children = {
-                name: self.tree(child, params=params, matrix=matrix, metadata=metadata or name in _METADATA)
+                name: self.tree(
+                    child, params=params, matrix=matrix, metadata=metadata or name in _METADATA, later=later
+                )
                 for name, child in value.items()
             }
             same = all(children[name] is child for name, child in value.items())
@@ -67,8 +76,23 @@ class Interpolator:
             same = all(new is old for new, old in zip(items, value, strict=True))
             return node if same else node.with_value(items)
         if isinstance(value, str) and OPENING in value:
-            return _Scalar(self, node, value, params, matrix, metadata=metadata).replaced()
+            return _Scalar(self, node, value, params, matrix, metadata=metadata, later=later).replaced()
         return node
+
+    def resource(
+        self, node: Node, *, params: Mapping[str, Any] | None, matrix: Mapping[str, Any] | None = None
+    ) -> Node:
+        """Return the tree of a stage or endpoint, or of a patch of one, with every expression in it replaced.
+
+        Its variables may name what other resources give.
+        """
+        variables = node.get(_MAY_COME_LATER)
+        if variables is None:
+            return self.tree(node, params=params, matrix=matrix)
+        rest = self.tree(node.without(_MAY_COME_LATER), params=params, matrix=matrix)
+        variables = self.tree(variables, params=params, matrix=matrix, later=True)
+        # in the order of the file, which is that of the faults
+        return node.with_value({name: variables if name == _MAY_COME_LATER else rest.map[name] for name in node.map})
 
     def compiled(self, source: str) -> Any:
         """Return the compiled expression or the `Refused` that says why there is none."""
@@ -92,8 +116,10 @@ class _Scalar:
         matrix: Mapping[str, Any] | None,
         *,
         metadata: bool,
+        later: bool,
     ) -> None:
         self.all = all_
+        self.may_be_later = later
         self.node = node
         self.text = text
         self.values: dict[str, Any] = {"project": all_.project}
@@ -111,6 +137,14 @@ class _Scalar:
         parts = list(self.parts())
         if any(part is _FAILED for part in parts):
             return self.node
+        if any(isinstance(part, Named) for part in parts):
+            node = self.node.with_value(PLACEHOLDER)
+            node.later = tuple(
+                part if isinstance(part, Named) or number % 2 == 0 else text_of(part)
+                for number, part in enumerate(parts)
+                if part != ""
+            )
+            return node
         if len(parts) == 3 and not parts[0].strip() and not parts[2].strip():
             return planted(parts[1], self.node.mark, key=self.node.key)
         try:
@@ -135,15 +169,17 @@ class _Scalar:
             yield self.text[at:start]
             at = found.end()
             try:
-                yield self.value(found[1].strip())
+                yield self.value(found[1].strip(), written=found[0])
             except Refused as refused:
                 self.fault(refused.code, found[0], refused.detail, refused.hint)
                 yield _FAILED
         yield self.text[at:]
 
-    def value(self, source: str) -> Any:
+    def value(self, source: str, *, written: str) -> Any:
         from mlstack.spec.expression import Refused
 
+        if is_later(source):
+            return read_later(source, place=self.place_of(written), allowed=self.may_be_later)
         expression: Expression | Refused = self.all.compiled(source)
         if isinstance(expression, Refused):
             raise expression
@@ -222,6 +258,10 @@ class _Scalar:
     def unknown_root(self, root: str) -> None:
         from mlstack.spec.expression import Refused
 
+        if root in {kind.value for kind in Kind}:
+            detail = f"what `{root}` gives is known only after apply; nothing can be computed with it."
+            hint = f"Let it stand alone, with filters at most: ${{{{ {root}.NAME.… }}}}."
+            raise Refused("expression-known-later", detail, hint)
         if self.params is not None and root in self.params:
             near = f' Did you mean "params.{root}"?'
         elif self.matrix is not None and root in self.matrix:

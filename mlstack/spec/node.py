@@ -29,15 +29,19 @@ class Mark:
 
 
 class Node:
-    """One value. `raw` is the text of a scalar as written; `key` is where its key stands, if it has one."""
+    """One value. `raw` is the text of a scalar as written; `key` is where its key stands, if it has one.
 
-    __slots__ = ("key", "mark", "raw", "value")
+    `later` are the parts of a text that is known only after apply (`mlstack.spec.later`); the value is only its place.
+    """
+
+    __slots__ = ("key", "later", "mark", "raw", "value")
 
     def __init__(self, value: Any, mark: Mark, *, raw: str = "", key: Mark | None = None) -> None:
         self.value: dict[str, Node] | list[Node] | Scalar = value
         self.mark = mark
         self.raw = raw
         self.key = key
+        self.later: tuple[Any, ...] = ()
 
     @property
     def place(self) -> Position:
@@ -77,7 +81,9 @@ class Node:
 
     def with_key(self, key: Mark | None) -> "Node":
         """Return the same value under another key."""
-        return Node(self.value, self.mark, raw=self.raw, key=key)
+        node = Node(self.value, self.mark, raw=self.raw, key=key)
+        node.later = self.later
+        return node
 
     def without(self, *keys: str) -> "Node":
         """Return a map without some keys."""

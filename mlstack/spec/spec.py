@@ -12,6 +12,7 @@ import msgspec
 
 from mlstack.diagnostics import Position
 from mlstack.spec.address import Address
+from mlstack.spec.computed import Computed
 
 Scalar = str | int | float | bool | None
 
@@ -126,7 +127,10 @@ class Timeout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
-    """A command with inputs and outputs, in DVC's sense. It runs in `directory`, where its `dvc.yaml` lies."""
+    """A command with inputs and outputs, in DVC's sense. It runs in `directory`, where its `dvc.yaml` lies.
+
+    `computed` are variables that hold hashes of other resources; what is hashed is among the `deps`.
+    """
 
     address: Address
     cmd: str
@@ -135,6 +139,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
     deps: tuple[Dep, ...] = ()
     params: tuple[Param, ...] = ()
     env: dict[str, str] = {}
+    computed: dict[str, Computed] = {}
     secrets: dict[str, SecretRef] = {}
     outs: tuple[Out, ...] = ()
     python: Python = Python(system=True)
@@ -181,13 +186,18 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
-    """A served model. `port` None: a free one is chosen once and kept."""
+    """A served model. `port` None: a free one is chosen once and kept.
+
+    `computed` are variables whose values other resources give. Who plans or applies puts those that are known into
+    `env` first, so a driver finds in `computed` only what is known after apply.
+    """
 
     address: Address
     pool: Address
     variants: dict[str, Variant]
     python: Python = Python(system=True)
     env: dict[str, str] = {}
+    computed: dict[str, Computed] = {}
     secrets: dict[str, SecretRef] = {}
     replicas: Range = Range(1, 1)
     resources: Resources = Resources()

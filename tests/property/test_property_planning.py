@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from mlstack.planner.plan import Plan
 from mlstack.spec.address import Address
+from mlstack.spec.later import PLACEHOLDER
 from mlstack.state.state import Entry
 from tests.scenarios.fake_project import FakeProject
 from tests.scenarios.fake_world import FakeWorld
@@ -33,13 +34,21 @@ def projects(draw: st.DrawFn) -> dict[str, Any]:
             "deps": [*(f"stages.{other}" for other in upstream), f"src/{name}.py"],
             "outs": {"out": f"out/{name}.bin"},
         }
+        named = draw(st.lists(st.sampled_from(names[:number]), unique=True, max_size=2)) if number else []
+        if named:
+            stages[name]["env"] = {f"OF_{other}": f"v ${{{{ stages.{other}.outs.out.digest }}}}" for other in named}
     served = draw(st.lists(st.sampled_from(names), unique=True, max_size=2))
+    endpoints: dict[str, Any] = {f"e_{name}": {"model": f"models.m_{name}"} for name in served}
+    if len(served) == 2 and draw(st.booleans()):
+        first, second = served
+        url, version = f"${{{{ endpoints.e_{first}.url }}}}/v2", f"${{{{ models.m_{first}.version | upper }}}}"
+        endpoints[f"e_{second}"]["env"] = {"URL": url, "VERSION": version}
     return {
         "version": 1,
         "project": "random",
         "stages": stages,
         "models": {f"m_{name}": {"from": f"stages.{name}.outs.out", "framework": "sklearn"} for name in served},
-        "endpoints": {f"e_{name}": {"model": f"models.m_{name}"} for name in served},
+        "endpoints": endpoints,
     }
 
 
@@ -161,3 +170,15 @@ def test_rows_name_their_plan() -> None:
     with project_of(file) as project:
         plan: Plan = project.plan()[0]
         assert rows_of(plan) == {"stages.s": ["run", "not-recorded"]}
+
+
+@FEW
+@given(file=projects())
+def test_what_is_not_known_yet_is_in_no_file(file: dict[str, Any]) -> None:
+    with project_of(file) as project:
+        project.plan()
+        project.apply()
+        texts = {path: path.read_bytes() for path in project.root.rglob("*") if path.is_file()}
+        assert [path for path, text in texts.items() if PLACEHOLDER.encode() in text] == []
+        told = [value for endpoint in project.world.endpoints.values() for value in endpoint["env"].values()]
+        assert all(isinstance(value, str) and "${{" not in value for value in told)

@@ -5,6 +5,7 @@ A "run" gives outputs that depend on the fingerprint alone, unless the stage is 
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from hashlib import md5
 from pathlib import Path
 from threading import Event, Lock
@@ -116,6 +117,8 @@ class FakeEndpoints:
         assert isinstance(resource, Endpoint)
         return {
             "replicas": resource.replicas.min,
+            "env": {**resource.env, **dict.fromkeys(resource.computed)},
+            **({"port": resource.port} if resource.port is not None else {}),
             "variants": {name: {"version": versions.get(variant.model)} for name, variant in resource.variants.items()},
         }
 
@@ -124,7 +127,9 @@ class FakeEndpoints:
         assert isinstance(endpoint, Endpoint)
         if change.address in self.world.fails:
             raise MlstackError(Diagnostic(code="fake", summary="The endpoint did not get ready"))
+        assert not endpoint.computed, "what is not known yet must not reach a driver's hands"
         attributes = {"name": change.address, **self.desired(endpoint, context.graph, context.versions)}
+        attributes["url"] = f"http://127.0.0.1:{endpoint.port or 20000 + len(change.address)}"
         self.world.endpoints[change.address] = attributes
         return Record(address=change.address, driver=self.name, attributes=attributes)
 
@@ -143,6 +148,12 @@ class FakeResults:
 
     def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         del wanted, say
+
+    def occupied(
+        self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]
+    ) -> AbstractContextManager[Callable[[int], None] | None]:
+        del address, run, say, stop
+        return nullcontext(lambda _pid: None)
 
     def prepare(self, address: Address) -> None:
         del address

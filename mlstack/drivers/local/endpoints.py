@@ -109,7 +109,7 @@ class LocalEndpoints:
             },
             "python": identity.digest if identity is not None else "system",
             "replicas": {"min": endpoint.replicas.min, "max": endpoint.replicas.max},
-            "env": {name: digest_of(value) for name, value in endpoint.env.items()},
+            "env": {name: digest_of(value) for name, value in endpoint.env.items()} | dict.fromkeys(endpoint.computed),
             "secrets": {name: secret.uri for name, secret in endpoint.secrets.items()},
             "listen": _listens_on(endpoint, graph),
             "server": server_digest(),
