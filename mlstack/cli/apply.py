@@ -36,6 +36,7 @@ def apply(
     locked_: options.Locked = None,
     commit: Commit = False,
     json_into: options.JsonInto = None,
+    because: options.Remark = "",
     yes: options.Yes = False,
 ) -> int:
     """Make it so: carry out the plan.
@@ -65,11 +66,8 @@ def apply(
         show_before(settings, planned)
         if planned.plan.steps and saved is None:
             confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
-        order = Order(
-            operation="destroy" if scope.destroy else "apply",
-            parallelism=parallelism or DEFAULT_PARALLELISM,
-            json_into=json_into,
-        )
+        operation, most = "destroy" if scope.destroy else "apply", parallelism or DEFAULT_PARALLELISM
+        order = Order(operation=operation, parallelism=most, json_into=json_into, because=because)
         code = carry_out(settings, project, planned, lock=lock, order=order)
         keep_results(project, commit=commit and code == ExitCode.OK, operation="mlstack apply")
         return code

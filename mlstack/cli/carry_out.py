@@ -20,7 +20,7 @@ from mlstack.executor.work import Session, Work
 from mlstack.graph.lock import desired_lock, read_lock, write_lock
 from mlstack.render.escape import plain
 from mlstack.state.environment_lock import EnvironmentLock, acquire
-from mlstack.state.identity import host_name, iso_time, new_id, person
+from mlstack.state.identity import ci_run, host_name, iso_time, new_id, person
 from mlstack.state.protocols import StateStore
 from mlstack.state.runs import prune_runs
 from mlstack.state.store import open_store
@@ -31,11 +31,12 @@ _RUNS_KEPT = 10
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """How a plan is to be carried out."""
+    """How a plan is to be carried out; `because` is what the person says about it, for history and provenance."""
 
     operation: str
     parallelism: int = DEFAULT_PARALLELISM
     json_into: Path | None = None
+    because: str = ""
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def confirm(settings: Settings, question: str, *, yes: bool) -> None:
 def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: EnvironmentLock, order: Order) -> int:
     """Carry out a plan that was shown and agreed to; return the exit code."""
     store = open_store(project.backend, project=project.spec.project, environment=project.spec.environment)
-    interrupt, work = make_work(project, planned, store, recording=True, verify_lock=lock.verify)
+    interrupt, work = make_work(project, planned, store, order=order, recording=True, verify_lock=lock.verify)
     left = entries_left_behind(work, tuple(store.pending()))
     if left:
         work.hands.results.record(left)
@@ -108,7 +109,7 @@ def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: E
 
 def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order) -> int:
     """Carry out the work and show its events as they come."""
-    who = Who(name=person(), host=host_name(), operation=order.operation)
+    who = Who(name=person(), host=host_name(), operation=order.operation, because=order.because)
     with ExitStack() as around:
         show = around.enter_context(event_renderer(settings, work.plan))
         copy = around.enter_context(json_copy(order.json_into, work.plan)) if order.json_into else None
@@ -145,19 +146,38 @@ def show_before(settings: Settings, planned: Planned) -> None:
 
 
 def make_work(
-    project: Project, planned: Planned, store: StateStore, *, recording: bool, verify_lock: Callable[[], None]
+    project: Project,
+    planned: Planned,
+    store: StateStore,
+    *,
+    order: Order,
+    recording: bool,
+    verify_lock: Callable[[], None],
 ) -> tuple[Interrupt, Work]:
     """Prepare to carry out a plan. With `recording` False neither `dvc.yaml` nor `dvc.lock` is written."""
     from mlstack.drivers.hands import LocalHands
+    from mlstack.provenance.record import Command, Recorder
 
-    interrupt = Interrupt()
+    interrupt, apply_id = Interrupt(), new_id()
+    command = Command(
+        operation=order.operation,
+        who=person(),
+        host=host_name(),
+        apply_id=apply_id,
+        commit=planned.plan.commit,
+        dirty=planned.plan.dirty,
+        plan_digest=planned.plan.digest,
+        because=order.because,
+        ci_run=ci_run(),
+    )
     session = Session(
         root=project.root,
-        apply_id=new_id(),
+        apply_id=apply_id,
         now=lambda: iso_time(time.time()),
         verify_lock=verify_lock,
         interrupt=interrupt,
         metrics=planned.readings.metrics,
+        recording=Recorder(project.graph, root=project.root, command=command),
     )
     hands = LocalHands(project.graph, root=project.root, recording=recording)
     return interrupt, Work(planned.plan, planned.diffed, project.graph, store, hands=hands, session=session)

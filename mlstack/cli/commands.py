@@ -39,6 +39,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("show", "mlstack.cli.show", "show", "Show one resource, or a saved plan", LOOK),
     CommandEntry("logs", "mlstack.cli.logs", "logs", "Show the log of a stage's run or an endpoint", LOOK),
     CommandEntry("graph", "mlstack.cli.graph", "graph", "Draw what needs what: Mermaid, DOT or SVG", LOOK),
+    CommandEntry("lineage", "mlstack.cli.lineage", "lineage", "Show what comes from what, data to endpoint", LOOK),
     CommandEntry("history", "mlstack.cli.history", "history", "List what was applied, when and by whom", LOOK),
     CommandEntry("predict", "mlstack.cli.predict", "predict", "Ask an endpoint for a prediction", LOOK),
     CommandEntry("lock", "mlstack.cli.lock", "lock", "Pin data sources and Python environments", HOUSEKEEPING),

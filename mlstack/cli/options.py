@@ -59,6 +59,9 @@ Locked = Annotated[
 ]
 Profile = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="A profile of the file, for a try.")]
 Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why, for those who come later.")]
+Remark = Annotated[
+    str, typer.Option("--because", metavar="TEXT", help="Why, for the history and the provenance of what is made.")
+]
 JsonInto = Annotated[
     Path | None, typer.Option("--json-into", metavar="FILE", help="Also write JSON into this file.", dir_okay=False)
 ]

@@ -61,7 +61,7 @@ def run(
         if not planned.plan.steps:
             return ExitCode.OK
         store = Unrecorded(project.backend, project.reader())
-        interrupt, work = make_work(project, planned, store, recording=False, verify_lock=lambda: None)
+        interrupt, work = make_work(project, planned, store, order=order, recording=False, verify_lock=lambda: None)
         return watch(settings, work, interrupt, order=order)
 
 

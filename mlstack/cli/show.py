@@ -32,10 +32,13 @@ What = Annotated[
 _LEFT_OUT = frozenset({"address", "type"})
 
 
-def show(
-    context: typer.Context, what: What, full: Annotated[bool, typer.Option("--full", help="All of it.")] = False
-) -> int:
-    """Show one resource: what the file says, what is recorded, what a plan would do, its newest runs.
+Full = Annotated[bool, typer.Option("--full", help="All of it.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Check the signatures of a model; exit 1 unless they are good.")]
+Sbom = Annotated[bool, typer.Option("--sbom", help="Its Python environment's bill of materials (CycloneDX), no more.")]
+
+
+def show(context: typer.Context, what: What, full: Full = False, verify: Verify = False, sbom: Sbom = False) -> int:
+    """Show one resource: what the file says, what is recorded and where it comes from, what a plan would do, its runs.
 
     With the path of a file that `mlstack plan --out` wrote: that plan.
     """
@@ -50,13 +53,49 @@ def show(
     planned = make_plan(project, Scope())
     recorded = planned.prior.resources if planned.prior is not None else {}
     address = one_address(what, [*project.graph.resources, *recorded])
-    runs = list(project.reader().runs(address))
-    if settings.json:
-        say_json(_document(project, planned, address, runs))
+    if sbom:
+        from mlstack.cli.provenance import sbom_of
+
+        say(sbom_of(project, address).decode())
         return ExitCode.OK
+    runs = list(project.reader().runs(address))
+    origin = _Origin(project, planned, address, verify=verify)
+    if settings.json:
+        say_json(_document(project, planned, address, runs) | origin.document())
+        return origin.code
     report(settings, [d for d in warnings_of(planned.plan) if d.address == address])
-    say(_text(settings, project, planned, address, runs if full else runs[:5]))
-    return ExitCode.OK
+    say(_text(settings, project, planned, address, runs if full else runs[:5]) + origin.text(settings, full=full))
+    return origin.code
+
+
+class _Origin:
+    """Where the resource comes from, and what the check of its signatures gave if that was asked for."""
+
+    def __init__(self, project: Project, planned: Planned, address: Address, *, verify: bool) -> None:
+        from mlstack.cli.provenance import provenance_of, verify_model
+
+        self._found = provenance_of(project, planned, address)
+        self._checked = verify_model(project, planned, address) if verify else None
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        return ExitCode.OK if all(each.verdict == "good" for each in self._checked or ()) else ExitCode.ERROR
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        from mlstack.cli.provenance import as_json, checked_json
+
+        found: dict[str, Any] = {"provenance": as_json(self._found)}
+        return found if self._checked is None else found | {"signatures": checked_json(self._checked)}
+
+    def text(self, settings: Settings, *, full: bool) -> str:
+        """Return it for people, with an empty line before; "" if nothing is recorded."""
+        from mlstack.render.provenance_text import render_checked, render_provenance
+
+        parts = [render_provenance(self._found, style=settings.out, full=full)] if self._found is not None else []
+        parts += [render_checked(self._checked, style=settings.out)] if self._checked is not None else []
+        return "".join(f"\n{part}" for part in parts)
 
 
 def _document(project: Project, planned: Planned, address: Address, runs: list[RunRecord]) -> dict[str, Any]:

@@ -36,6 +36,7 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     host: str
     operation: str = "apply"
+    because: str = ""
 
 
 def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event], None]) -> ApplyResult:
@@ -45,6 +46,7 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
     raised after that. Raises `MlstackError` when they cannot be written (a full disk, a lost lock): what was done is in
     the journal, and the next command goes on from there.
     """
+    work.recording.begin()
     before = work.store.state()
     started_at = work.now()
     work.store.append(
@@ -121,6 +123,7 @@ def _add_history(
             mlstack_version=plan.mlstack_version,
             steps=results,
             versions={Address(name): version for name, version in work.versions().items()},
+            because=who.because,
         )
     )
 

@@ -16,6 +16,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
 from mlstack.drivers.open_runs import is_owner_alive, result_of, run_goes_on
 from mlstack.drivers.retry import next_attempt
+from mlstack.executor.recording import Computed
 from mlstack.executor.walk import StepError
 from mlstack.executor.work import Work
 from mlstack.graph.graph import EntryKey, LockEntry, StageInputs
@@ -49,6 +50,9 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
         )
         raise
     work.store.update_run(msgspec.structs.replace(claim, status="done", ended_at=work.now(), exit_code=0))
+    metrics = work.hands.metrics_of(stage.address, entry)
+    how: Computed = "follow" if is_inherited else "run"
+    work.recording.ran(stage.address, entry, at=work.now(), metrics=metrics, how=how)
     return entry
 
 

@@ -75,6 +75,7 @@ def _by_kind(work: Work, change: Change) -> Outcome:
 
 def _dataset(work: Work, change: Change, dataset: Dataset) -> Outcome:
     digest = work.hands.results.add_dataset(dataset, say=work.say(change.address))
+    work.recording.added(dataset, digest, at=work.now())
     work.learn_digest(dataset.path, digest)
     return Outcome(detail=digest.md5[:12])
 
@@ -92,11 +93,16 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
         case Action.NO_OP | Action.UPDATE:
             return Outcome(lock_entry=entry, detail="unchanged" if decision.action is Action.NO_OP else "redefined")
         case Action.ACCEPT:
+            view = work.views[change.address]
+            if entry is not None:
+                work.recording.accepted(change.address, entry, view.acceptance, before=view.reading.recorded)
             return Outcome(lock_entry=entry, detail="accepted")
         case Action.MOVE:
             return Outcome(lock_entry=entry, detail=f"was {change.previous_address}")
         case Action.RESTORE if entry is not None:
             work.hands.results.bring(entry.digests(), say=work.say(change.address))
+            metrics = work.hands.metrics_of(change.address, entry)
+            work.recording.found(change.address, entry, at=work.now(), metrics=metrics)
             return Outcome(lock_entry=entry, detail="restored")
         case _:
             return Outcome(lock_entry=run_stage(work, fill_stage(stage, key), key, decision.fingerprint))

@@ -11,6 +11,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.executor.events import Event, StepProgress, StepRefined
 from mlstack.executor.interrupt import Interrupt
+from mlstack.executor.recording import NoRecording, Recording
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.outputs import Known, given_by
@@ -106,6 +107,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     verify_lock: Callable[[], None]
     interrupt: Interrupt
     metrics: dict[Address, dict[str, float]] = {}
+    recording: Recording = NoRecording()
 
 
 def _tell_nobody(_event: Event) -> None:
@@ -121,6 +123,7 @@ class Work:
         self.plan, self.graph, self.store, self.hands = plan, graph, store, hands
         self.root, self.apply_id, self.now = session.root, session.apply_id, session.now
         self.interrupt, self.verify_lock = session.interrupt, session.verify_lock
+        self.recording = session.recording
         self.tell: Callable[[Event], None] = _tell_nobody
         self.views, self.running = diffed.views, diffed.running
         self.planned = {change.address: change for change in plan.changes}

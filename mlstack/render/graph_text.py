@@ -66,10 +66,10 @@ def render_mermaid(picture: Picture) -> str:
 
 def _mermaid_text(node: Node) -> str:
     rows = [node.name, node.note, *([f"({node.action_word})"] if node.action_word else [])]
-    return "<br/>".join(_mermaid_escape(row) for row in rows)
+    return "<br/>".join(mermaid_escape(row) for row in rows)
 
 
-def _mermaid_escape(text: str) -> str:
+def mermaid_escape(text: str) -> str:
     """Write what Mermaid or HTML would act on as Mermaid's entity codes."""
     return "".join(char if char.isalnum() or char in " /.,=_-:()[]+" else f"#{ord(char)};" for char in text)
 

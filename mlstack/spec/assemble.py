@@ -7,6 +7,7 @@ from mlstack.spec.address import Address, Kind
 from mlstack.spec.build_computed import ComputedBuilder
 from mlstack.spec.build_places import LOCAL, PlaceBuilder
 from mlstack.spec.build_serving import ServingBuilder, build_dataset, check_url
+from mlstack.spec.build_signing import build_signing
 from mlstack.spec.build_stages import StageBuilder
 from mlstack.spec.check_cycles import check_cycles
 from mlstack.spec.check_moves import build_moves
@@ -59,6 +60,7 @@ def assemble(
         require_clean=settings.require_clean,
         require_approval=settings.require_approval,
         required_version=file.required_version if file is not None else None,
+        signing=build_signing(file, top.interpolated, faults) if file is not None else None,
         environment_variables=tuple(sorted(interpolator.used)),
         read_files=dict(sorted(sources.digests.items())),
     )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from mlstack.spec.file_stage import Environ, PythonField, ResourcesModel, StageModel
+from mlstack.spec.file_stage import Environ, PythonField, ResourcesModel, SecretModel, StageModel
 from mlstack.spec.patch import PATCHED, patch_model
 from mlstack.spec.shape import Name, Parameter, PatchName, Short, Strict, Text, TextOrMap, Variable, fingerprinted
 
@@ -114,6 +114,19 @@ class EndpointModel(Strict):
     python: PythonField | None = Field(None, description="Its Python environment, as for a stage.", examples=["system"])
     env: Environ | None = Field(
         None, description="Environment variables: texts, or {secret: …}.", examples=[{"LOG": "info"}]
+    )
+
+
+class SigningModel(Strict):
+    """Signatures of models and of their provenance, by elliptic-curve keys in PEM."""
+
+    key: SecretModel | None = Field(
+        None,
+        description="The private key; with it, apply signs what it makes.",
+        examples=[{"secret": "env://SIGNING_KEY"}],
+    )
+    public_key: Text | None = Field(
+        None, description="File with the public key, for `mlstack show ADDR --verify`.", examples=["keys/models.pub"]
     )
 
 
@@ -242,6 +255,11 @@ class File(Strict):
         examples=["s3://acme-ml/store"],
     )
     registry: Text | None = Field(None, description="Where images go, once a target needs images.")
+    signing: SigningModel | None = Field(
+        None,
+        description="Signatures of models and their provenance (needs `mlstack[sign]`).",
+        examples=[{"key": {"secret": "env://SIGNING_KEY"}, "public_key": "keys/models.pub"}],
+    )
     results: Literal["in-pull-request", "on-merge"] = Field(
         "in-pull-request",
         description="When results come about: before review, or after the merge.",

@@ -205,6 +205,16 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
     description: str = ""
 
 
+class Signing(msgspec.Struct, frozen=True, kw_only=True):
+    """How models are signed (`key`, a private key) and checked (`public_key`, the path of the key that belongs to it).
+
+    Not in any fingerprint: signing retrains nothing.
+    """
+
+    key: SecretRef | None = None
+    public_key: str | None = None
+
+
 Resource = Pool | Dataset | Stage | Model | Endpoint
 R = TypeVar("R", Pool, Dataset, Stage, Model, Endpoint)
 
@@ -239,6 +249,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     require_clean: bool = False
     require_approval: bool = False
     required_version: str | None = None
+    signing: Signing | None = None
     environment_variables: tuple[str, ...] = ()
     read_files: dict[str, str] = {}
 
