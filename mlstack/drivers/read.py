@@ -26,7 +26,7 @@ def read_world(
     refresh: bool = True,
 ) -> Readings:
     """Read everything that the diff needs. With `refresh=False` nothing that runs is asked, and the rows say so."""
-    results = read_results(graph, root=root, pending=reader.pending(), cache_folder=cache_folder)
+    results = read_results(graph, root=root, pending=reader.pending(), cache_folder=cache_folder, refresh=refresh)
     return Readings(
         stages=results.stages,
         datasets=results.datasets,

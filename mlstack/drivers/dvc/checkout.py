@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from posixpath import dirname
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
+from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.objects import DIR_SUFFIX, Objects, TreeEntry
 from mlstack.drivers.dvc.placing import Placer
 from mlstack.drivers.dvc.saving import OBJECT_MODE, hash_file
@@ -16,6 +17,7 @@ from mlstack.graph.sources import FileDigest
 from mlstack.spec.plain_files import leads_out
 
 KEPT = ".mlstack/kept"
+DAMAGED = "cache-object-damaged"
 
 
 class Workspace:
@@ -69,6 +71,41 @@ class Workspace:
                 rmtree(target)
             else:
                 os.unlink(target)  # noqa: PTH108
+        except OSError as error:
+            raise MlstackError(_failed(path, error)) from error
+
+    def check_out_all(
+        self, wanted: Mapping[str, FileDigest], *, executable: Callable[[str], bool], say: Say
+    ) -> dict[str, FileDigest]:
+        """Put contents from the cache at their paths; return those that are damaged there, which are removed from it.
+
+        What was placed is hashed, once: whoever reads it next finds that remembered.
+        """
+        damaged: dict[str, FileDigest] = {}
+        for path, digest in wanted.items():
+            say(f"checking out {path}")
+            try:
+                self.check_out(path, digest, executable=executable(path))
+            except MlstackError as error:
+                if error.diagnostics[0].code != DAMAGED:
+                    raise
+                damaged[path] = digest
+                continue
+            if not self.holds(path, digest):
+                self._drop_damaged(path, digest)
+                damaged[path] = digest
+        return damaged
+
+    def _drop_damaged(self, path: str, digest: FileDigest) -> None:
+        """Remove from the cache what is not what its name says, of a content that was placed at `path`."""
+        names = [digest.md5]
+        if digest.is_folder:
+            names = [entry.md5 for entry in self._objects.tree(digest.md5) or ()]
+        try:
+            for md5 in names:
+                place = self._objects.find(md5)
+                if place is not None and hash_file(place) != md5.removesuffix(DIR_SUFFIX):
+                    Path(place).unlink(missing_ok=True)
         except OSError as error:
             raise MlstackError(_failed(path, error)) from error
 
@@ -132,7 +169,7 @@ class Workspace:
             return source
         if hash_file(source) != md5.removesuffix(DIR_SUFFIX):
             Path(source).unlink(missing_ok=True)
-            raise MlstackError(_damaged(path, md5))
+            raise MlstackError(damaged_object(path, md5))
         try:
             os.chmod(source, OBJECT_MODE)  # noqa: PTH101
         except OSError:
@@ -211,12 +248,13 @@ def not_to_be_had(missing: Mapping[str, FileDigest], *, remote: str | None, deta
         code="content-not-here",
         summary="Recorded content is not on this machine",
         detail=f"{names} is neither in the workspace nor in DVC's cache, {where}.{f' {detail}' if detail else ''}",
-        hint="Push it from the machine that has it, or run the stage that makes it again.",
+        hint="Push it from the machine that has it (`mlstack push`), or run the stage that makes it again.",
         command="mlstack apply --replace ADDRESS",
     )
 
 
-def _damaged(path: str, md5: str) -> Diagnostic:
+def damaged_object(path: str, md5: str) -> Diagnostic:
+    """Say that an object of the cache is not what its name says."""
     return Diagnostic(
         code="cache-object-damaged",
         summary="An object in DVC's cache is damaged",

@@ -90,10 +90,9 @@ class Objects:
         if path is None:
             return None
         try:
-            tree = msgspec.json.decode(read_plain(self.folder, path), type=tuple[TreeEntry, ...])
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+            return parse_tree(read_plain(self.folder, path))
+        except OSError:
             return None
-        return tree if all(is_hash(entry.md5) and _stays_inside(entry.relpath) for entry in tree) else None
 
     # ------------------------------------------------------------------------------------------------ run-cache
 
@@ -123,6 +122,15 @@ class Objects:
             return read_entry(load_yaml(read_plain(self.folder, path)), directory)
         except (OSError, yaml.YAMLError, MalformedEntryError, ValueError):
             return None
+
+
+def parse_tree(content: bytes) -> tuple[TreeEntry, ...] | None:
+    """Return the listing of a folder; None if it is damaged, or names files outside of that folder."""
+    try:
+        tree = msgspec.json.decode(content, type=tuple[TreeEntry, ...])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return tree if all(is_hash(entry.md5) and _stays_inside(entry.relpath) for entry in tree) else None
 
 
 def _stays_inside(relpath: str) -> bool:

@@ -7,13 +7,14 @@ from typing import NamedTuple
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Absent, DatasetReading, Observation, Present, StageReading
+from mlstack.drivers.base import Absent, DatasetReading, NotChecked, Observation, Present, StageReading
 from mlstack.drivers.dvc.datasets import read_dataset
 from mlstack.drivers.dvc.definitions import Definitions
 from mlstack.drivers.dvc.entries import RecordedStage
 from mlstack.drivers.dvc.lockfile import LockFile, read_lock
 from mlstack.drivers.dvc.metrics import MetricsReader
 from mlstack.drivers.dvc.objects import Objects, is_executable, is_same_key
+from mlstack.drivers.dvc.presence import NOWHERE, Elsewhere, ask_remote
 from mlstack.drivers.dvc.settings import DvcSettings, read_settings
 from mlstack.graph.digest import Digester
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph, StageInputs, entry_key
@@ -40,16 +41,23 @@ def read_results(
     pending: Sequence[Entry] = (),
     cache_folder: Path | None = None,
     hashes: HashCache | None = None,
+    refresh: bool = True,
 ) -> ResultReadings:
     """Read stages, datasets and metrics of a project at `root`.
 
     `pending` is the journal of an apply that did not end: its lock entries are laid over `dvc.lock` where they fit the
-    key that a stage has now. `cache_folder` (`.mlstack/cache`) keeps what was parsed; `hashes` what was hashed. Remotes
-    are not asked. Nothing is raised for damaged files: they are in `diagnostics`, and what they hold counts as absent.
+    key that a stage has now. `cache_folder` (`.mlstack/cache`) keeps what was parsed; `hashes` what was hashed. The
+    remote is asked, once for all, for what is not here; with `refresh=False` that counts as not checked. Nothing is
+    raised for damaged files: they are in `diagnostics`, and what they hold counts as absent.
     """
     own_hashes = hashes if hashes is not None else HashCache(cache_folder / "digests" if cache_folder else None)
+    left = {entry.address: entry.lock_entry for entry in pending if entry.address and entry.lock_entry}
     reader = _Reader(graph, root, cache_folder=cache_folder, hashes=own_hashes)
-    reader.walk({entry.address: entry.lock_entry for entry in pending if entry.address and entry.lock_entry})
+    reader.walk(left)
+    elsewhere = reader.ask(refresh=refresh)
+    if elsewhere is not NOWHERE:
+        reader = _Reader(graph, root, cache_folder=cache_folder, hashes=own_hashes, elsewhere=elsewhere)
+        reader.walk(left)
     if hashes is None:
         own_hashes.save()
     reader.metrics.save()
@@ -57,18 +65,26 @@ def read_results(
 
 
 class Availability:
-    """Whether content can be had by hash: from the cache, or because the workspace holds it."""
+    """Whether content can be had by hash: from the cache, because the workspace holds it, or from the remote.
 
-    def __init__(self, objects: Objects, digester: Digester) -> None:
+    `lacking` collects what is not on this machine: what the remote is asked for.
+    """
+
+    def __init__(self, objects: Objects, digester: Digester, elsewhere: frozenset[str] = frozenset()) -> None:
+        self.lacking: dict[str, None] = {}
         self._objects = objects
         self._digester = digester
+        self._elsewhere = elsewhere
 
     def has(self, path: str, digest: FileDigest) -> bool:
-        """Whether `digest` is in the cache, or is what lies at `path`."""
-        if self._objects.has(digest):
+        """Whether `digest` is in the cache, is what lies at `path`, or is known to be in the remote."""
+        if digest.md5 in self._elsewhere or self._objects.has(digest):
             return True
         present = self.in_workspace(path)
-        return present is not None and present.md5 == digest.md5
+        if present is not None and present.md5 == digest.md5:
+            return True
+        self.lacking[digest.md5] = None
+        return False
 
     def in_workspace(self, path: str) -> FileDigest | None:
         """Return what lies at `path`; None also for what cannot be read."""
@@ -79,7 +95,8 @@ class Availability:
 
     def has_all(self, entry: LockEntry) -> bool:
         """Whether every output of an entry can be had."""
-        return all(self.has(out.path, out.digest) for out in entry.outs)
+        lacking = [out for out in entry.outs if not self.has(out.path, out.digest)]  # all of them go to `lacking`
+        return not lacking
 
 
 def find_cached(
@@ -96,14 +113,23 @@ def find_cached(
 class _Reader:
     """One walk through the graph in topological order, with what is known by then."""
 
-    def __init__(self, graph: ResourceGraph, root: Path, *, cache_folder: Path | None, hashes: HashCache) -> None:
+    def __init__(
+        self,
+        graph: ResourceGraph,
+        root: Path,
+        *,
+        cache_folder: Path | None,
+        hashes: HashCache,
+        elsewhere: Elsewhere = NOWHERE,
+    ) -> None:
         self.stages: dict[Address, StageReading] = {}
         self.datasets: dict[Address, DatasetReading] = {}
         self.diagnostics: list[Diagnostic] = []
         self._graph, self._root, self._cache_folder = graph, root, cache_folder
-        settings = self._settings()
-        self._objects = Objects(settings.cache)
-        self._available = Availability(self._objects, Digester(root, cache=hashes))
+        self._elsewhere = elsewhere
+        self._dvc = self._settings()
+        self._objects = Objects(self._dvc.cache)
+        self._available = Availability(self._objects, Digester(root, cache=hashes), elsewhere.present)
         self.metrics = MetricsReader(root, self._objects, self._available.in_workspace, cache_folder=cache_folder)
         self._definitions = Definitions(graph, root, cache_folder=cache_folder)
         self.diagnostics += self._definitions.problems
@@ -116,6 +142,19 @@ class _Reader:
         except MlstackError as error:
             self.diagnostics += error.diagnostics
             return DvcSettings(top=self._root, cache=self._root / ".dvc" / "cache")
+
+    def ask(self, *, refresh: bool) -> Elsewhere:
+        """Ask the remote for what the walk did not find here; `NOWHERE` when there is nothing to ask, or nobody."""
+        if not self._available.lacking:
+            return NOWHERE
+        return ask_remote(
+            self._available.lacking,
+            declared=self._graph.spec.remote,
+            settings=self._dvc,
+            root=self._root,
+            objects=self._objects,
+            refresh=refresh,
+        )
 
     def walk(self, pending: Mapping[Address, Mapping[str, object]]) -> None:
         """Read everything."""
@@ -130,8 +169,10 @@ class _Reader:
             recorded = found.entry if found else None
             missing = self._missing(recorded, None)
             self.stages[address] = StageReading(
-                recorded=recorded, outs=_availability(recorded, missing), missing=missing
+                recorded=recorded, outs=self._availability(recorded, missing), missing=missing
             )
+        if self._elsewhere.diagnostic is not None:
+            self.diagnostics.append(self._elsewhere.diagnostic)
 
     def _lock(self, directory: str) -> LockFile:
         if directory not in self._locks:
@@ -158,7 +199,7 @@ class _Reader:
         if recorded is not None:
             content = Present()
             if not self._available.has(dataset.path, recorded):
-                content = Absent(reason=f"{recorded.md5} is neither at {dataset.path} nor in DVC's cache")
+                content = self._not_here(f"{recorded.md5} is neither at {dataset.path} nor in DVC's cache")
         self.datasets[dataset.address] = DatasetReading(recorded=recorded, source=source, content=content)
         digest = self._graph.datasets[dataset.address] or recorded
         if digest is not None:
@@ -173,17 +214,19 @@ class _Reader:
         recorded = self._lay_over(in_lock.entry if in_lock else None, pending, complete)
         missing = self._missing(recorded, inputs.outs)
         is_current = recorded is not None and complete is not None and is_same_key(recorded.key, complete)
+        outs = self._availability(recorded, missing)
+        gone = isinstance(outs, Absent)
         cached: LockEntry | None = None
-        if complete is not None and (not is_current or missing):
+        if complete is not None and (not is_current or gone):
             cached = self._find_cached(complete, inputs)
         self.stages[inputs.address] = StageReading(
             recorded=recorded,
             cached=cached,
-            outs=_availability(recorded, missing),
-            missing=missing,
+            outs=outs,
+            missing=missing if gone else (),
             defined=self._definitions.is_defined(inputs),
         )
-        result = recorded if is_current and not missing else cached
+        result = recorded if is_current and not gone else cached
         if result is not None:
             self._known.update(result.digests())
         if recorded is not None:
@@ -217,10 +260,15 @@ class _Reader:
         found = find_cached(key, inputs.directory, root=self._root, objects=self._objects, available=self._available)
         return found.entry if found else None
 
+    def _availability(self, recorded: LockEntry | None, missing: Sequence[str]) -> Observation:
+        if recorded is None:
+            return Absent(reason="nothing is recorded")
+        if missing:
+            return self._not_here(f"{', '.join(missing)} is neither in the workspace nor in DVC's cache")
+        return Present()
 
-def _availability(recorded: LockEntry | None, missing: Sequence[str]) -> Observation:
-    if recorded is None:
-        return Absent(reason="nothing is recorded")
-    if missing:
-        return Absent(reason=f"{', '.join(missing)} is neither in the workspace nor in DVC's cache")
-    return Present()
+    def _not_here(self, where: str) -> Absent | NotChecked:
+        """Say what is known of a content that is not on this machine: a remote that was not asked may have it."""
+        if self._elsewhere.not_checked:
+            return NotChecked(reason=self._elsewhere.not_checked)
+        return Absent(reason=f"{where}, nor in the remote" if self._elsewhere.remote else where)

@@ -255,6 +255,11 @@ def _failed(path: str, error: OSError, cache: Path) -> Diagnostic:
             detail=f"{error.filename or path} is not there.",
             hint="See the stage's log, or put the data there.",
         )
+    return cache_unwritable(path, error, cache)
+
+
+def cache_unwritable(path: str, error: OSError, cache: Path) -> Diagnostic:
+    """Say that the cache cannot take a content."""
     return Diagnostic(
         code="cache-unwritable",
         summary="Content cannot be put into DVC's cache",

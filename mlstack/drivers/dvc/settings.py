@@ -13,16 +13,23 @@ from mlstack.spec.plain_files import read_plain
 
 DEFAULT_LINKS = ("reflink", "copy")
 _LARGEST = 1 << 20
+_REMOTE = 'remote "'
 
 
 class DvcSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What mlstack needs of DVC's configuration. `top` is the folder that holds `.dvc`."""
+    """What mlstack needs of DVC's configuration. `top` is the folder that holds `.dvc`.
+
+    `remotes` are the settings of each remote by name, with folders made absolute. `brought` names those that lie in the
+    project, where a branch may have brought them, by remote: pairs of file and key.
+    """
 
     top: Path
     cache: Path
     links: tuple[str, ...] = DEFAULT_LINKS
     is_shared: bool = False
     remote: str | None = None
+    remotes: dict[str, dict[str, str]] = {}
+    brought: dict[str, tuple[tuple[str, str], ...]] = {}
     hardlink_lock: bool = False
     autostage: bool = False
 
@@ -67,18 +74,26 @@ def read_settings(root: Path) -> DvcSettings:
     top = find_top(root) or root
     values: dict[str, str] = {}
     cache = top / ".dvc" / "cache"
+    remotes: dict[str, dict[str, str]] = {}
+    brought: dict[str, tuple[tuple[str, str], ...]] = {}
     for file in _files(top):
         found = _read(file, top)
         values |= found
+        for name, settings in _remotes_in(found, file).items():
+            remotes[name] = remotes.get(name, {}) | settings
+            if file.is_relative_to(top):
+                brought[name] = (*brought.get(name, ()), *((file.name, key) for key in settings))
         if "cache.dir" in found:
-            cache = Path(os.path.abspath(file.parent / Path(found["cache.dir"]).expanduser()))  # noqa: PTH100 - keeps links
+            cache = Path(absolute(found["cache.dir"], file.parent))
     links = tuple(word.strip().strip("\"'") for word in values.get("cache.type", "").split(",") if word.strip())
     return DvcSettings(
         top=top,
         cache=cache,
         links=links or DEFAULT_LINKS,
         is_shared=values.get("cache.shared") == "group",
-        remote=values.get("core.remote"),
+        remote=values.get("core.remote") or None,
+        remotes=remotes,
+        brought=brought,
         hardlink_lock=_is_true(values.get("core.hardlink_lock")),
         autostage=_is_true(values.get("core.autostage")),
     )
@@ -110,11 +125,28 @@ def _read(file: Path, top: Path) -> Mapping[str, str]:
         raise MlstackError(_unreadable(file, str(error).splitlines()[0])) from error
     return {
         f"{section}.{key}": value.strip().strip("\"'")
-        for section in ("core", "cache")
-        if parser.has_section(section)
-        for key, value in parser.items(section)
+        for title in parser.sections()
+        if (section := title.strip("'")) in ("core", "cache") or section.startswith(_REMOTE)
+        for key, value in parser.items(title)
         if value is not None
     }
+
+
+def _remotes_in(values: Mapping[str, str], file: Path) -> dict[str, dict[str, str]]:
+    """Return the settings of the remotes that one file names; DVC takes their names in lower case."""
+    found: dict[str, dict[str, str]] = {}
+    for place, value in values.items():
+        if not place.startswith(_REMOTE):
+            continue
+        name, _, key = place.removeprefix(_REMOTE).rpartition('".')
+        is_folder = key == "url" and "://" not in value
+        found.setdefault(name.lower(), {})[key] = absolute(value, file.parent) if is_folder else value
+    return found
+
+
+def absolute(folder: str, base: Path) -> str:
+    """Return a folder that may be relative to `base`, or begin with `~`, as an absolute path; links are kept."""
+    return os.path.abspath(base / Path(folder).expanduser())  # noqa: PTH100
 
 
 def _unreadable(file: Path, reason: str) -> Diagnostic:

@@ -1,19 +1,20 @@
 """Results and datasets kept by DVC: what apply writes. Implements `mlstack.drivers.base.ResultStore`.
 
 Cache objects, run-cache, `dvc.lock`, `.dvc` files and `.gitignore` are written directly in DVC's formats (its own calls
-take 200 ms a stage); remotes are left to the DVC library, which is imported when one is asked.
+take 200 ms a stage); the remote is `sharing.py`'s, which imports the DVC library when it is asked.
 """
 
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import RLock
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.attempts import left_until, newest_change
-from mlstack.drivers.dvc.checkout import Workspace, not_to_be_had
+from mlstack.drivers.dvc.checkout import Workspace, damaged_object
 from mlstack.drivers.dvc.datasets import RecordedDataset, dataset_file, dataset_text, foreign_dataset, read_dataset
 from mlstack.drivers.dvc.definitions import Definitions, Place
 from mlstack.drivers.dvc.documents import write_durably
@@ -25,9 +26,10 @@ from mlstack.drivers.dvc.locking import RepositoryLock
 from mlstack.drivers.dvc.metrics import MetricsReader
 from mlstack.drivers.dvc.objects import Objects, is_executable
 from mlstack.drivers.dvc.read import Availability, find_cached
-from mlstack.drivers.dvc.remote import fetch_objects
 from mlstack.drivers.dvc.saving import Saver
 from mlstack.drivers.dvc.settings import read_settings
+from mlstack.drivers.dvc.sharing import Sharing
+from mlstack.drivers.dvc.store_problems import held_twice, not_made, unwritable
 from mlstack.drivers.dvc.yaml_text import dump_yaml
 from mlstack.graph.digest import Digester
 from mlstack.graph.graph import EntryKey, Hashed, LockEntry, ResourceGraph
@@ -54,6 +56,7 @@ class DvcResults:
         self._root, self._graph, self._cache_folder, self._clock = root, graph, cache_folder, clock
         self._settings = read_settings(root)
         self._objects = Objects(self._settings.cache)
+        self.sharing = Sharing(root, self._settings, self._objects, declared=graph.spec.remote)
         self._saver = Saver(root, self._settings, self._objects)
         self._hashes = HashCache(cache_folder / "digests" if cache_folder else None)
         self._digester = Digester(root, cache=self._hashes)
@@ -64,6 +67,7 @@ class DvcResults:
         self._mutex = RLock()
         self._writers: dict[str, LockWriter] = {}
         self._written_at = clock() - WRITE_EVERY
+        self._unwritten: dict[str, FileDigest] = {}
         self._orphans: dict[Address, Place] = {}
         self._executable: dict[str, bool] = {}
         self._recorded_executable: set[str] | None = None
@@ -75,29 +79,52 @@ class DvcResults:
 
     # ------------------------------------------------------------------------------------------------ workspace
 
+    def holds(self, path: str, digest: FileDigest) -> bool:
+        """Whether the workspace has this content at `path`."""
+        with self._mutex:
+            return self._workspace.holds(path, digest)
+
     def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         """Make the workspace hold these contents. Raises `MlstackError` for what cannot be had."""
         with self._mutex:
             differing = {path: digest for path, digest in wanted.items() if not self._workspace.holds(path, digest)}
             absent = {path: digest for path, digest in differing.items() if not self._objects.has(digest)}
         if absent:
-            self._fetch(absent, say)  # may take long: others go on meanwhile
-        if not differing:
-            return
-        with self._mutex, self._lock.held(self._absolute(differing)):
-            for path, digest in differing.items():
-                say(f"checking out {path}")
-                self._workspace.check_out(path, digest, executable=self._was_executable(path))
+            self.sharing.fetch(absent, say=say)  # may take long: others go on meanwhile
+        damaged = self._check_out(differing, say)
+        if damaged and self.sharing.place is not None:
+            say(f"the cache holds other bytes than it should for {', '.join(sorted(damaged))}")
+            self.sharing.fetch(damaged, say=say)
+            damaged = self._check_out(damaged, say)
+        if damaged:
+            raise MlstackError(*(damaged_object(path, digest.md5) for path, digest in sorted(damaged.items())))
 
-    def _fetch(self, absent: Mapping[str, FileDigest], say: Say) -> None:
-        remote = self._settings.remote
-        if remote is None:
-            raise MlstackError(not_to_be_had(absent, remote=None))
-        say(f"fetching {', '.join(sorted(absent))} from {remote}")
-        detail = fetch_objects(self._settings.top, self._objects, absent.values())
-        still = {path: digest for path, digest in absent.items() if not self._objects.has(digest)}
-        if still:
-            raise MlstackError(not_to_be_had(still, remote=remote, detail=detail))
+    def _check_out(self, wanted: Mapping[str, FileDigest], say: Say) -> dict[str, FileDigest]:
+        if not wanted:
+            return {}
+        with self._mutex, self._lock.held(self._absolute(wanted)):
+            return self._workspace.check_out_all(wanted, executable=self._was_executable, say=say)
+
+    def publish(self, entry: LockEntry, *, say: Say) -> None:
+        """Make sure that the remote has a result before anybody relies on it: its contents, then its run-cache entry.
+
+        Raises `MlstackError` when there is no remote, or it cannot get everything.
+        """
+        outs = {out.path: out.digest for out in entry.outs if self._objects.find(out.digest.md5)}
+        self.sharing.publish(outs, say=say)
+
+    def occupied(
+        self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]
+    ) -> AbstractContextManager[Callable[[int], None] | None]:
+        """Keep `dvc` commands out of what a stage reads and writes here (`ResultStore.occupied`)."""
+        inputs = self._graph.stages[address]
+        return self._lock.occupied(
+            f"mlstack {address} {run}",
+            read=self._absolute(dep.path for dep in inputs.deps),
+            write=self._absolute(out.path for out in inputs.outs),
+            on_wait=say,
+            stop=stop,
+        )
 
     def prepare(self, address: Address) -> None:
         """Remove the stage's outputs and make their parent folders.
@@ -116,7 +143,7 @@ class DvcResults:
                 mark.parent.mkdir(parents=True, exist_ok=True)
                 mark.touch()
             except OSError as error:
-                raise MlstackError(_unwritable(mark, error)) from error
+                raise MlstackError(unwritable(mark, error)) from error
 
     def _attempt_mark(self, address: Address) -> Path:
         """Return the file that says: what lies at the outputs was made by a run of ours that did not end well."""
@@ -129,7 +156,7 @@ class DvcResults:
         inputs = self._graph.stages[address]
         absent = [out.path for out in inputs.outs if not (self._root / out.path).exists()]
         if absent:
-            raise MlstackError(_not_made(address, absent))
+            raise MlstackError(not_made(address, absent))
         with self._lock.held(self._absolute(out.path for out in inputs.outs)):
             outs = [self._save(out, keep=keep_in_run_cache) for out in sorted(inputs.outs, key=lambda out: out.path)]
             entry = LockEntry(key=entry_key, outs=tuple(outs))
@@ -182,6 +209,7 @@ class DvcResults:
             for address, entry in entries.items():
                 inputs = self._graph.stages[address]
                 self._writer(inputs.directory).put(inputs.entry_name, entry, self._executable_in(entry))
+                self._unwritten |= {out.path: out.digest for out in entry.outs}
             for address in forget:
                 self._forget(address)
             if self._clock() - self._written_at >= WRITE_EVERY:
@@ -206,9 +234,17 @@ class DvcResults:
         waiting = [writer for writer in self._writers.values() if writer.is_dirty]
         if waiting:
             with self._lock.held():
+                self._save_again()
                 for writer in waiting:
                     writer.write()
         self._written_at = self._clock()
+
+    def _save_again(self) -> None:
+        """Put back what a `dvc gc` removed between saving and writing `dvc.lock`, which is what it goes by."""
+        for path, digest in self._unwritten.items():
+            if not self._objects.has(digest) and self._workspace.holds(path, digest):
+                self._saver.save(path)
+        self._unwritten.clear()
 
     def _writer(self, directory: str) -> LockWriter:
         if directory not in self._writers:
@@ -288,7 +324,7 @@ class DvcResults:
 
     def _foreign_files(self, outs: Mapping[str, Address]) -> list[Diagnostic]:
         return [
-            _held_twice(path, address) for path, address in outs.items() if (self._root / dataset_file(path)).exists()
+            held_twice(path, address) for path, address in outs.items() if (self._root / dataset_file(path)).exists()
         ]
 
     # ------------------------------------------------------------------------------------------------ datasets
@@ -303,21 +339,17 @@ class DvcResults:
         adder = DatasetAdder(self._root, self._graph, cache_folder=self._cache_folder)
         fetched: Path | None = None
         if dataset.source is not None:
-            fetched = adder.fetch(dataset, is_here=self._is_pinned_here, say=say)  # others go on meanwhile
+            fetched = adder.fetch(dataset, is_here=self.holds, say=say)  # others go on meanwhile
         with self._mutex:
-            before = read_dataset(self._root, dataset.path, cache_folder=self._cache_folder)
-            if fetched is not None:
-                self._workspace.clear(dataset.path)
-                _make_parent(self._root / dataset.path)
-                fetched.rename(self._root / dataset.path)
             with self._lock.held(self._absolute([dataset.path])):
+                before = read_dataset(self._root, dataset.path, cache_folder=self._cache_folder)
+                if fetched is not None:
+                    self._workspace.clear(dataset.path)
+                    _make_parent(self._root / dataset.path)
+                    fetched.rename(self._root / dataset.path)
                 digest = self._record_dataset(dataset, before, say)
             adder.pin(dataset, digest)
             return digest
-
-    def _is_pinned_here(self, path: str, digest: FileDigest) -> bool:
-        with self._mutex:
-            return self._workspace.holds(path, digest)
 
     def _record_dataset(self, dataset: Dataset, before: RecordedDataset | None, say: Say) -> FileDigest:
         saved = self._saver.save(dataset.path, say=say)
@@ -336,41 +368,11 @@ class DvcResults:
         return saved.digest
 
     def _absolute(self, paths: Iterable[str]) -> list[str]:
-        return [f"{self._root}/{path}" for path in paths]
+        return [f"{os.path.realpath(self._root)}/{path}" for path in paths]  # as DVC writes them
 
 
 def _make_parent(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MlstackError(_unwritable(path, error)) from error
-
-
-def _not_made(address: Address, paths: Sequence[str]) -> Diagnostic:
-    return Diagnostic(
-        code="output-not-made",
-        summary="The stage did not make what it declares",
-        detail=f"{address} ended without an error, but {', '.join(paths)} is not there.",
-        hint="Correct `outs`, `metrics` or `plots` in the file, or the path that the command writes to.",
-        address=address,
-    )
-
-
-def _held_twice(path: str, address: Address) -> Diagnostic:
-    return Diagnostic(
-        code="foreign-output",
-        summary="A .dvc file already holds this output",
-        detail=f"{dataset_file(path)} records {path}, which {address} makes. DVC allows one owner. "
-        "Nothing was written.",
-        hint="Delete the .dvc file if the stage is to make it, or give the stage another output.",
-        address=address,
-    )
-
-
-def _unwritable(path: Path, error: OSError) -> Diagnostic:
-    return Diagnostic(
-        code="workspace-unwritable",
-        summary="A file of the workspace cannot be written",
-        detail=f"{error.filename or path}: {error.strerror or error}.",
-        hint="Make room or make the folder writable, then apply again; what is done stays done.",
-    )
+        raise MlstackError(unwritable(path, error)) from error

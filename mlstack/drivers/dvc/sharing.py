@@ -1,0 +1,200 @@
+"""What goes to the remote and comes from it while a plan is carried out or `mlstack push` and `pull` are called."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from threading import Event as StopFlag
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import Say
+from mlstack.drivers.dvc.brought import commit_of
+from mlstack.drivers.dvc.checkout import not_to_be_had
+from mlstack.drivers.dvc.objects import Objects
+from mlstack.drivers.dvc.remote_place import RemotePlace, find_remote
+from mlstack.drivers.dvc.saving import Saver
+from mlstack.drivers.dvc.settings import DvcSettings
+from mlstack.graph.sources import FileDigest
+
+if TYPE_CHECKING:
+    from mlstack.drivers.dvc.remote import Remote
+    from mlstack.drivers.dvc.transfer import Moved, Progress
+
+_SPEAK_EVERY = 1.0
+_NAMED = 5
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+class Sharing:
+    """The remote of one project, opened when it is first needed. Every method may be called from any thread."""
+
+    def __init__(
+        self, root: Path, settings: DvcSettings, objects: Objects, *, declared: str | None, stop: StopFlag | None = None
+    ) -> None:
+        self._root, self._settings, self._objects = root, settings, objects
+        self._declared, self._stop = declared, stop
+        self._remote: Remote | None = None
+        self._opening, self._moving = Lock(), Lock()
+
+    @property
+    def place(self) -> RemotePlace | None:
+        """Which remote that is; None without one. Raises `MlstackError` when DVC's default does not exist."""
+        return find_remote(self._declared, self._settings, self._root)
+
+    def require(self) -> "Remote":
+        """Return the remote, open. Raises `MlstackError` when there is none or it cannot be opened."""
+        from mlstack.drivers.dvc.remote import open_remote
+
+        with self._opening:
+            if self._remote is None:
+                place = self.place
+                if place is None:
+                    raise MlstackError(no_remote())
+                self._remote = open_remote(place, self._settings)
+            return self._remote
+
+    # ------------------------------------------------------------------------------------------------ from there
+
+    def fetch(self, absent: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Bring contents (path → digest) into the cache. Raises `MlstackError` naming those that cannot be had."""
+        place = self.place
+        if place is None:
+            raise MlstackError(not_to_be_had(absent, remote=None))
+        say(f"fetching {_names(sorted(absent))} from {place.url}")
+        moved = self.fetch_objects([digest.md5 for digest in absent.values()], say=say, sizes=absent.values())
+        still = {path: digest for path, digest in absent.items() if not self._objects.has(digest)}
+        if still:
+            raise MlstackError(self.explain_missing(still, moved))
+
+    def fetch_objects(self, md5s: Sequence[str], *, say: Say, sizes: Iterable[FileDigest] = ()) -> "Moved":
+        """Bring objects into the cache, those of folders with their files; what fails is in the answer."""
+        from mlstack.drivers.dvc.transfer import fetch
+
+        remote = self.require()
+        for digest in sizes:
+            self._drop_cut_off(digest)
+        with self._moving:
+            return fetch(remote, self._objects, md5s, progress=speaking(say, "fetched"), stop=self._stop)
+
+    def _drop_cut_off(self, digest: FileDigest) -> None:
+        """Remove an object of the cache that has another size than was recorded: it is damaged, and in the way."""
+        if digest.is_folder or not digest.size:
+            return
+        path = self._objects.find(digest.md5)
+        if path is not None and os.stat(path).st_size != digest.size:  # noqa: PTH116
+            Path(path).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------------------------------------ to there
+
+    def publish(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Make sure that the remote has these contents (path → digest). Raises `MlstackError` for what is not."""
+        moved = self.push_objects([digest.md5 for digest in wanted.values()], say=say)
+        if not moved.complete:
+            raise MlstackError(self.explain_unpushed(moved, {digest.md5: path for path, digest in wanted.items()}))
+
+    def push_objects(self, md5s: Sequence[str], *, say: Say) -> "Moved":
+        """Copy objects into the remote, those of folders with their files; what fails is in the answer."""
+        from mlstack.drivers.dvc.transfer import push
+
+        remote = self.require()
+        with self._moving:
+            return push(remote, self._objects, md5s, progress=speaking(say, "pushed"), stop=self._stop)
+
+    # ------------------------------------------------------------------------------------------------ run-cache
+
+    def push_runs(self, entries: Sequence[str]) -> int:
+        """Copy entries of the run-cache (`ab/<key>/<value>`) into the remote; return how many were not there."""
+        from mlstack.drivers.dvc.run_cache import push_runs
+
+        return push_runs(self.require(), self._objects, entries)
+
+    def fetch_runs(self, keys: Sequence[str] | None = None) -> int:
+        """Bring entries of the remote's run-cache (of these keys; None: all) here; return how many were not here."""
+        from mlstack.drivers.dvc.run_cache import fetch_runs
+
+        saver = Saver(self._root, self._settings, self._objects)
+        return fetch_runs(self.require(), saver, self._objects, keys)
+
+    # ------------------------------------------------------------------------------------------------ words
+
+    def explain_missing(self, still: Mapping[str, FileDigest], moved: "Moved") -> Diagnostic:
+        """Say what could not be had and why, each with the commit that brought it."""
+        remote = self.require()
+        reasons = []
+        if moved.damaged:
+            reasons.append(f"What the remote holds is not what its name says: {_names(moved.damaged)}.")
+        if moved.failed:
+            md5, reason = next(iter(moved.failed.items()))
+            reasons.append(f"{len(moved.failed)} could not be fetched ({md5[:12]}: {reason}).")
+        for path, digest in sorted(still.items())[:_NAMED]:
+            brought = commit_of(self._root, digest.md5)
+            if brought:
+                reasons.append(f"{path} came with commit {brought}.")
+        return not_to_be_had(still, remote=remote.name, detail=" ".join(reasons))
+
+    def explain_unpushed(self, moved: "Moved", names: Mapping[str, str]) -> Diagnostic:
+        """Say what did not get into the remote and why."""
+        lines = []
+        if moved.failed:
+            md5, reason = next(iter(moved.failed.items()))
+            lines.append(f"{len(moved.failed)} could not be written ({names.get(md5, md5[:12])}: {reason}).")
+        if moved.damaged:
+            damaged = _names([names.get(md5, md5[:12]) for md5 in moved.damaged])
+            lines.append(f"Damaged in DVC's cache, so not pushed: {damaged}.")
+        for md5 in moved.absent[:_NAMED]:
+            brought = commit_of(self._root, md5)
+            came = f", came with commit {brought}" if brought else ""
+            lines.append(f"{names.get(md5, md5[:12])} ({md5[:12]}) is neither in DVC's cache nor in the remote{came}.")
+        if len(moved.absent) > _NAMED:
+            lines.append(f"And {len(moved.absent) - _NAMED} more.")
+        done = f" {len(moved.moved)} objects were pushed before." if moved.moved else ""
+        return Diagnostic(
+            code="push-incomplete",
+            summary="Not everything is in the remote",
+            detail=f"{self.require().name}: {' '.join(lines)}{done}",
+            hint="What is recorded stays recorded. Push again, here or from the machine that has it; "
+            "what is there already is not moved again.",
+            command="mlstack push",
+        )
+
+
+def speaking(say: Say, did: str, *, clock: Callable[[], float] = time.monotonic) -> "Progress":
+    """Return a progress that says a line a second, the first after a second."""
+    from mlstack.drivers.dvc.transfer import Progress
+
+    said_at = clock()
+
+    def show(done: int, of: int, size: int) -> None:
+        nonlocal said_at
+        if clock() - said_at >= _SPEAK_EVERY:
+            said_at = clock()
+            say(f"{did} {done} of {of} objects, {human_size(size)}")
+
+    return Progress(show)
+
+
+def human_size(size: float) -> str:
+    """Return `12.3 MiB`."""
+    unit = 0
+    while size >= 1024 and unit < len(_UNITS) - 1:
+        size /= 1024
+        unit += 1
+    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def no_remote() -> Diagnostic:
+    """Say that the project has no remote."""
+    return Diagnostic(
+        code="no-remote",
+        summary="The project has no remote",
+        detail="Neither does mlstack.yaml say `remote:`, nor does DVC have a default remote.",
+        hint="Name a place that others reach too as `remote:` in mlstack.yaml: a bucket (s3://…, gs://…, azure://…), "
+        "a server (ssh://…) or a folder.",
+    )
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMED])
+    return f"{shown} and {len(names) - _NAMED} more" if len(names) > _NAMED else shown
