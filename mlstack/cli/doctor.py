@@ -123,6 +123,7 @@ def _project(settings: Settings) -> Iterable[Check]:
     yield _repository(root)
     yield _dvc_repository(root)
     yield _own_folder(root)
+    yield _merge_driver(root)
     yield from _recorded(settings)
 
 
@@ -177,6 +178,24 @@ def _own_folder(root: Path) -> Check:
         return Check(name=OWN_FOLDER, status="ok", found="ignored by Git", purpose=purpose)
     hint = f"write a line with * into {folder / '.gitignore'}"
     return Check(name=OWN_FOLDER, status="problem", found="Git does not ignore it", purpose=purpose, hint=hint)
+
+
+def _merge_driver(root: Path) -> Check:
+    from mlstack.gitops.merge_driver import DRIVER, configured_driver, driver_command, merge_attributes
+
+    name, purpose = "merge driver", "Git merges dvc.lock and the like entry by entry"
+    files = [file for file, driver in merge_attributes(root).items() if driver == DRIVER]
+    if not files:
+        found = "not asked for in .gitattributes; `mlstack lock --resolve` works without"
+        return Check(name=name, status="not needed here", found=found, purpose=purpose, needed=False)
+    configured = configured_driver(root)
+    if configured == driver_command():
+        return Check(name=name, status="ok", found=f"for {', '.join(files)}", purpose=purpose)
+    found = "asked for in .gitattributes, but not configured in this clone (mlstack init does it)"
+    if configured is not None:
+        found = "configured in this clone for another mlstack, or in another way (mlstack init does it anew)"
+    # Without it Git merges as it always does, so this stops nothing.
+    return Check(name=name, status="problem", found=found, purpose=purpose, hint="mlstack init", needed=False)
 
 
 def _recorded(settings: Settings) -> Iterable[Check]:

@@ -64,6 +64,7 @@ def init(context: typer.Context, from_dvc: FromDvc = False, project: ProjectName
     in; results that are up to date stay so.
     """
     from mlstack.drivers.dvc.bootstrap import init_repository
+    from mlstack.gitops.merge_driver import install_merge_driver
 
     settings = settings_of(context)
     root = settings.directory
@@ -74,6 +75,7 @@ def init(context: typer.Context, from_dvc: FromDvc = False, project: ProjectName
         raise MlstackError(_already_there(root))
     with redirect_stdout(StringIO()):  # DVC greets on standard output, which is for results
         done = init_repository(root)
+    done += install_merge_driver(root)
     warnings: tuple[Diagnostic, ...] = ()
     if from_dvc:
         warnings = _take_in(root, name, done)

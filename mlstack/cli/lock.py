@@ -10,10 +10,11 @@ from mlstack.cli import options
 from mlstack.cli.console import note, say, say_json
 from mlstack.cli.project import Project, open_project
 from mlstack.cli.settings import settings_of
-from mlstack.diagnostics import ExitCode, MlstackError
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.graph.lock import LOCK_FILE, ProjectLock, check_lock, desired_lock, read_lock, write_lock
 from mlstack.planner.scope import expand_addresses
 from mlstack.spec.address import Address
+from mlstack.spec.load import find_file
 from mlstack.spec.spec import Dataset
 from mlstack.state.workspace_lock import workspace_lock
 
@@ -22,22 +23,49 @@ Upgrade = Annotated[
     list[str] | None,
     typer.Option("--upgrade", metavar="ADDR", help="Fetch this source anew and pin what it holds now. Repeatable."),
 ]
+Resolve = Annotated[
+    bool, typer.Option("--resolve", help="Resolve a merge's conflicts in dvc.lock, mlstack.lock and the like.")
+]
+Merge = Annotated[
+    tuple[str, str, str] | None,
+    typer.Option("--merge", metavar="BASE OURS THEIRS", hidden=True, help="As Git's merge driver."),
+]
+MergedPath = Annotated[str, typer.Option("--path", hidden=True, help="What the driver merges.")]
+MarkerSize = Annotated[int, typer.Option("--marker-size", hidden=True, min=1, help="Letters in a conflict's marks.")]
 
 
 def lock(
     context: typer.Context,
     upgrade: Upgrade = None,
     check: Check = False,
+    resolve: Resolve = False,
+    merge: Merge = None,
+    path: MergedPath = "",
+    marker_size: MarkerSize = 7,
     lock_timeout: options.LockTimeout = "0s",
 ) -> int:
     """Pin data sources and Python environments in mlstack.lock.
 
     Sources that are not pinned yet are fetched. What is pinned stays until it is upgraded by name. Commit the file:
     with --locked (the default where CI is set) a plan is refused when it is out of date.
+
+    After a merge, rebase or cherry-pick, --resolve resolves conflicts in the files that mlstack writes, entry by entry:
+    of two results the one that fits the merged files is taken; where none does, the next plan says what runs.
     """
     from mlstack.cli.carry_out import read_timeout
 
     settings = settings_of(context)
+    if merge is not None:
+        from mlstack.cli.resolve import merge_for_git
+
+        return merge_for_git(*merge, path=path, size=marker_size)
+    if resolve:
+        from mlstack.cli.resolve import resolve_conflicts
+
+        _refuse_together(check, upgrade)
+        root = find_file(settings.directory).parent
+        with workspace_lock(root, operation="lock --resolve", timeout=read_timeout(lock_timeout)):
+            return resolve_conflicts(settings)
     project = open_project(settings)
     before = read_lock(project.root, project=project.spec.project)
     wanted = desired_lock(project.graph, before)
@@ -64,6 +92,13 @@ def lock(
     else:
         say("\n".join(changes) if changes else f"{LOCK_FILE} is up to date.")
     return ExitCode.OK
+
+
+def _refuse_together(check: bool, upgrade: list[str] | None) -> None:
+    if check or upgrade:
+        detail = "--resolve goes neither with --check nor with --upgrade: resolve first."
+        diagnostic = Diagnostic(code="usage", summary="The command line is not understood", detail=detail)
+        raise MlstackError(diagnostic, exit_code=ExitCode.USAGE)
 
 
 def _fetch(project: Project, addresses: Sequence[Address]) -> None:

@@ -76,6 +76,14 @@ def read_lock(root: Path, *, project: str | None = None) -> ProjectLock | None:
         return None
     except OSError as error:
         raise MlstackError(_fault("lock-unreadable", f"it cannot be read: {error.strerror}")) from error
+    lock = decode_lock(data)
+    if project is not None and lock.project != project:
+        raise MlstackError(_fault("lock-of-another-project", f'it belongs to the project "{lock.project}"'))
+    return lock
+
+
+def decode_lock(data: bytes) -> ProjectLock:
+    """Read the bytes of a lock; see `read_lock`."""
     mark = _MARK.search(data)
     if mark is not None:
         line = data.count(b"\n", 0, mark.start()) + 1
@@ -90,8 +98,6 @@ def read_lock(root: Path, *, project: str | None = None) -> ProjectLock | None:
         truncated = "truncated" in str(error)
         why = "it ends too early" if truncated else f"it is not what mlstack writes: {error}"
         raise MlstackError(_fault("lock-unreadable", why, line=last if truncated else 1)) from error
-    if project is not None and lock.project != project:
-        raise MlstackError(_fault("lock-of-another-project", f'it belongs to the project "{lock.project}"'))
     return lock
 
 
@@ -212,12 +218,13 @@ def _stale(code: str, summary: str, detail: str, address: Address | None = None)
 
 
 def _fault(code: str, why: str, *, line: int = 1) -> Diagnostic:
+    is_conflict = code == "lock-in-conflict"
     return Diagnostic(
         code=code,
         summary=f"{LOCK_FILE} cannot be used",
         detail=f"{LOCK_FILE}: {why}.",
-        hint=f"Take either side of it (git checkout --ours {LOCK_FILE}), or remove it; then make it again:",
-        command="mlstack lock",
+        hint="Resolve the other files first, then this one:" if is_conflict else "Remove it, then make it again:",
+        command="mlstack lock --resolve" if is_conflict else "mlstack lock",
         position=Position(LOCK_FILE, line, 1),
     )
 

@@ -63,12 +63,13 @@ def document_cache(cache_folder: Path | None, path: str) -> Path | None:
 
 
 def _conflict(path: str, line: int) -> Diagnostic:
+    is_data = path.endswith(".dvc")
     return Diagnostic(
         code="dvc-file-conflict",
         summary="One of DVC's files holds a merge conflict",
         detail=f"{path} has conflict markers.",
-        hint="Take either side; the next apply writes anew what is generated in it.",
-        command=f"git checkout --ours -- {path}",
+        hint="Take the data of either side." if is_data else "Resolve the other files first, then this one:",
+        command=f"git checkout --ours -- {path}" if is_data else "mlstack lock --resolve",
         position=Position(path, line, 1),
     )
 

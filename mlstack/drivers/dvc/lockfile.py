@@ -145,7 +145,7 @@ def split_text(text: str, names: list[str], path: str) -> LockText | None:
     first = heads[0] if heads else end
     blocks = {
         str(name): "".join(lines[head:following])
-        for name, head, following in zip(names, heads, [*heads[1:], end], strict=True)
+        for name, head, following in zip(names, heads, [*heads, end][1:], strict=True)
     }
     return LockText(header="".join(lines[:first]), blocks=blocks, tail="".join(lines[end:]))
 
@@ -178,8 +178,8 @@ def _conflict(path: str, line: int) -> Diagnostic:
         code="dvc-lock-conflict",
         summary="dvc.lock holds a merge conflict",
         detail=f"{path} has conflict markers.",
-        hint="Take either side; the next apply restores or runs what differs from your files.",
-        command=f"git checkout --theirs -- {path}",
+        hint="Resolve the other files first, then this one, entry by entry:",
+        command="mlstack lock --resolve",
         position=Position(path, line, 1),
     )
 

@@ -63,7 +63,7 @@ def test_a_conflict_after_a_merge() -> None:
     text = text_of("a") + "<<<<<<< HEAD\n" + ENTRY.format(name="b") + "=======\n>>>>>>> other\n"
     found = problem(text, "models/churn")
     assert (found.code, line_of(found)) == ("dvc-lock-conflict", ("models/churn/dvc.lock", 15))
-    assert found.command == "git checkout --theirs -- models/churn/dvc.lock"
+    assert found.command == "mlstack lock --resolve"
 
 
 @pytest.mark.parametrize(
