@@ -14,6 +14,9 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
 PASSED_ON = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
 """What the command may know what to do with."""
 
+_SURVIVE = b"trap : HUP USR1 USR2\n"
+"""What is passed on goes to the whole group, and must not end the shell; its children do not inherit this."""
+
 _BECOME = (
     "import os, sys; gid, uid = int(sys.argv[2]), int(sys.argv[1]); os.setgroups([]); os.setgid(gid); os.setuid(uid);"
     "os.execv(sys.argv[3], sys.argv[3:])"
@@ -42,6 +45,7 @@ class Attempt(Run):
         reap_orphans(group.pid if group.status is None else 0)
 
     def _spawn(self, command: bytes, output: int) -> Group:
+        command = _SURVIVE + command
         if self._user is None:
             return spawn(command, self._limits.env, output)
         ids = (str(number).encode() for number in self._user)

@@ -19,6 +19,7 @@ PART = 1 << 20
 FIRST_PARTS = 32
 LAST_PARTS = 32
 LINE = 300  # bytes of the newest line that a heartbeat carries
+SEEN = 65536  # bytes of a chunk that are looked through for it
 
 
 class RunLog(Output):
@@ -36,6 +37,7 @@ class RunLog(Output):
         self._number = 0
         self._changed = False
         self._line = b""
+        self._begun = b""
 
     @property
     def parts(self) -> int:
@@ -46,7 +48,7 @@ class RunLog(Output):
     def newest_line(self) -> str:
         """The newest line that is not empty."""
         with self._lock:
-            return self._line[-LINE:].decode(errors="replace").strip()
+            return (self._begun.strip() or self._line).decode(errors="replace").strip()
 
     def write(self, data: bytes) -> None:
         """Take one chunk of the command's output; empty at its end."""
@@ -89,8 +91,7 @@ class RunLog(Output):
             return
         self._show(data)
         self._changed = True
-        lines = [line for line in (self._line + data[-65536:]).split(b"\n") if line.strip()] if b"\n" in data else []
-        self._line = lines[-1][-LINE:] if lines else (self._line + data)[-LINE:]
+        self._note_line(data[-SEEN:])
         while data:
             part = self._parts[self._number]
             room = PART - len(part)
@@ -100,6 +101,12 @@ class RunLog(Output):
                 self._number += 1
                 self._parts[self._number] = bytearray()
                 self._drop()
+
+    def _note_line(self, data: bytes) -> None:
+        """Remember the newest line; what a progress bar overwrites counts as lines."""
+        *lines, begun = (self._begun + data).replace(b"\r", b"\n").split(b"\n")
+        self._begun = begun[-LINE:]
+        self._line = next((line[-LINE:] for line in reversed(lines) if line.strip()), self._line)
 
     def _drop(self) -> None:
         """Give up the oldest part of the middle that waits, so that memory stays bounded."""

@@ -188,9 +188,10 @@ class Runner:
         try:
             if cause is not None and cause != "superseded" and self._checkpoints is not None and self._rank == 0:
                 self._keep_last()
+            end = self._end(cause, code, detail, outs)
             if cause is None and self._rank == 0:
-                self._record(self._end(cause, code, detail, outs))
-            self._leave(self._end(cause, code, detail, outs))
+                self._record(end)
+            self._leave(end)
         except Problem as problem:
             self._log.say(f"{problem.cause}: {problem.detail}")
             cause, code = cause or problem.cause, code or None
