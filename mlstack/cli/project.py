@@ -10,7 +10,8 @@ from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, errors_in
 from mlstack.drivers.base import Readings
 from mlstack.drivers.read import read_world
-from mlstack.drivers.registry import check_targets, driver_for, load_driver, pool_of
+from mlstack.drivers.registry import check_targets, driver_for, load_driver, look_at_image, pool_of
+from mlstack.drivers.shared import check_shared_models
 from mlstack.gitops.facts import read_git_facts
 from mlstack.gitops.own_folder import check_own_folder
 from mlstack.graph.change import Action
@@ -107,6 +108,7 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False) -> Planne
         scope=scope,
         describe=lambda endpoint, versions: driver_for(endpoint, graph).desired(endpoint, graph, versions),
         pins=resolve_pins(project),
+        look_at=lambda image, record: look_at_image(image, graph, record, refresh=scope.refresh),
     )
     facts = read_git_facts(project.root)
     plan = build_plan(

@@ -49,6 +49,18 @@ class NotChecked(msgspec.Struct, frozen=True, kw_only=True, tag="not-checked"):
 Observation = Present | Absent | Unreadable | NotChecked
 
 
+class ImageReading(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a recorded image is where it is needed, and what would build it.
+
+    `builder` names it ("docker buildx, builder default"); where there is none it is empty, and `missing` says what is
+    missing, in a few words.
+    """
+
+    observation: Observation
+    builder: str = ""
+    missing: str = ""
+
+
 class StageReading(msgspec.Struct, frozen=True, kw_only=True):
     """What DVC's files say about one stage.
 
@@ -126,7 +138,10 @@ Say = Callable[[str], None]
 
 
 class StepContext(msgspec.Struct, kw_only=True):
-    """What a driver is handed for one step. `stop` is set when the person asked to stop now."""
+    """What a driver is handed for one step. `stop` is set when the person asked to stop now.
+
+    `image` is what a container is made from: by digest if it was pushed, else by its ID.
+    """
 
     root: Path
     graph: ResourceGraph
@@ -135,10 +150,14 @@ class StepContext(msgspec.Struct, kw_only=True):
     versions: dict[str, str]
     say: Say
     stop: StopFlag
+    image: str | None = None
 
 
 class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """One run of one stage, everything decided. `folder` is the run's own folder for its log and result."""
+    """One run of one stage, everything decided.
+
+    `folder` is the run's own folder for its log and result. `image` is what a container is made from, by digest or ID.
+    """
 
     stage: Stage
     pool: Pool
@@ -148,6 +167,7 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float]
     environment: dict[str, str]
     attempt: int = 1
+    image: str | None = None
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.drivers.dvc.store import DvcResults
@@ -17,7 +19,7 @@ from mlstack.graph.digest import Digester
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.hash_cache import HashCache
 from mlstack.spec.address import Address, Kind
-from mlstack.spec.spec import Endpoint, Stage
+from mlstack.spec.spec import Endpoint, Image, Stage
 from mlstack.state.environment_folder import OWN_FOLDER
 from mlstack.state.state import RunRecord
 
@@ -51,10 +53,20 @@ class LocalHands:
         runner: SupportsRun = load_driver(Kind.STAGE, "local")()
         return runner
 
-    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
+    def order(
+        self,
+        stage: Stage,
+        fingerprint: str,
+        *,
+        attempt: int,
+        extra: Mapping[str, str],
+        say: Say,
+        image: str | None = None,
+    ) -> RunOrder:
         """Decide everything about one run. Its Python environment is made if it is not there yet.
 
-        `extra` are the variables that go with its share (GPUs); what the stage itself sets goes before them.
+        `extra` are the variables that go with its share (GPUs); what the stage itself sets goes before them. `image` is
+        what its container is made from.
         """
         resources = resources_of(stage, pool_of(stage, self._graph))
         environment = build_stage_environment(
@@ -66,7 +78,8 @@ class LocalHands:
             python=self._python_variables(stage, say),
             inherited={**os.environ, **extra},
         )
-        return self._order(stage, fingerprint, attempt=attempt, resources=resources, environment=environment)
+        order = self._order(stage, fingerprint, attempt=attempt, resources=resources, environment=environment)
+        return msgspec.structs.replace(order, image=image)
 
     def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:
         """Return what is needed to follow a run that was started before: nothing is made."""
@@ -105,9 +118,9 @@ class LocalHands:
             search_path=os.environ.get("PATH", os.defpath),
         )
 
-    def driver(self, endpoint: Endpoint) -> Driver:
-        """Return the driver of an endpoint."""
-        return driver_for(endpoint, self._graph)
+    def driver(self, resource: Endpoint | Image) -> Driver:
+        """Return the driver of an endpoint or image."""
+        return driver_for(resource, self._graph)
 
     def driver_named(self, name: str) -> Driver:
         """Return the driver that wrote a record whose declaration is gone."""

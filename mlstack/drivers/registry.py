@@ -4,18 +4,23 @@ from importlib import import_module
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Driver
-from mlstack.graph.graph import ResourceGraph
+from mlstack.drivers.base import Driver, ImageReading
+from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.spec.address import Address, Kind
-from mlstack.spec.spec import Endpoint, Pool, Stage
+from mlstack.spec.spec import Endpoint, Image, Pool, Stage
+from mlstack.state.state import Record
 
 DRIVERS: dict[tuple[Kind, str], str] = {
     (Kind.STAGE, "local"): "mlstack.drivers.local.stages:LocalStages",
+    (Kind.IMAGE, "docker"): "mlstack.drivers.docker.images:DockerImages",
     (Kind.ENDPOINT, "local"): "mlstack.drivers.local.endpoints:LocalEndpoints",
 }
 """Kind and target → `module:Class`."""
 
-_NAMED: dict[str, str] = {"local-endpoint": DRIVERS[Kind.ENDPOINT, "local"]}
+_NAMED: dict[str, str] = {
+    "local-endpoint": DRIVERS[Kind.ENDPOINT, "local"],
+    "docker-image": DRIVERS[Kind.IMAGE, "docker"],
+}
 """`Record.driver` → `module:Class`, for what was made before and may not be declared any more."""
 
 
@@ -27,10 +32,19 @@ def load_driver(kind: Kind, target: str) -> Any:
         raise MlstackError(unsupported_target(target)) from None
 
 
-def driver_for(endpoint: Endpoint, graph: ResourceGraph) -> Driver:
-    """Return the driver of an endpoint."""
-    driver: Driver = load_driver(Kind.ENDPOINT, pool_of(endpoint, graph).target)()
+def driver_for(resource: Endpoint | Image, graph: ResourceGraph) -> Driver:
+    """Return the driver of an endpoint or image. Images are the same wherever they run, and all built in one way."""
+    if isinstance(resource, Image):
+        images: Driver = load_driver(Kind.IMAGE, "docker")()
+        return images
+    driver: Driver = load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)()
     return driver
+
+
+def look_at_image(plan: ImagePlan, graph: ResourceGraph, record: Record | None, *, refresh: bool) -> ImageReading:
+    """Say whether a recorded image is where it is needed, and what would build it. Asked only when it is needed."""
+    reading: ImageReading = load_driver(Kind.IMAGE, "docker")().look_at(plan, graph, record, refresh=refresh)
+    return reading
 
 
 def driver_named(name: str) -> Driver:

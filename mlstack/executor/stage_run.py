@@ -136,7 +136,8 @@ def _attempts(work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str
     attempt = 1
     while True:
         say = work.say(stage.address)
-        order = work.hands.order(stage, claim.fingerprint, attempt=attempt, extra=variables, say=say)
+        image = work.image_of(stage.address)
+        order = work.hands.order(stage, claim.fingerprint, attempt=attempt, extra=variables, say=say, image=image)
         runner = work.hands.runner(stage)
         pid, started = runner.start(order)
         claim = msgspec.structs.replace(

@@ -18,7 +18,7 @@ from mlstack.planner.plan import Step
 from mlstack.planner.resources import diff_resource
 from mlstack.planner.stages import Decision, is_run_for
 from mlstack.spec.address import Kind
-from mlstack.spec.spec import Dataset, Endpoint, Model, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Stage
 from mlstack.state.state import RunRecord
 
 _GRACE = 10.0
@@ -47,6 +47,8 @@ def carry_out(work: Work, step: Step) -> Finished:
 def _by_kind(work: Work, change: Change) -> Outcome:
     if change.action is Action.DELETE:
         return _delete(work, change)
+    if change.action is Action.FORGET and change.kind in (Kind.ENDPOINT, Kind.IMAGE):
+        return Outcome(removed=True, detail="forgotten")
     resource = work.graph.resources.get(change.address)
     match change.kind:
         case Kind.DATASET if isinstance(resource, Dataset):
@@ -54,15 +56,11 @@ def _by_kind(work: Work, change: Change) -> Outcome:
         case Kind.STAGE if isinstance(resource, Stage):
             return _stage(work, change, resource)
         case Kind.STAGE:
-            _cancel(work, change, work.running.get(change.address, ()))
-            if change.action is Action.CANCEL:
-                return Outcome(detail="cancelled")
-            work.hands.results.record({}, forget=(change.address,))
-            return Outcome(detail="forgotten; its bytes stay in the cache")
+            return _undeclared_stage(work, change)
         case Kind.MODEL if isinstance(resource, Model):
             return _model(work, change, resource)
-        case Kind.ENDPOINT if change.action is Action.FORGET:
-            return Outcome(removed=True, detail="forgotten")
+        case Kind.IMAGE if isinstance(resource, Image):
+            return _image(work, change, resource)
         case Kind.ENDPOINT if isinstance(resource, Endpoint):
             return _endpoint(work, change, resource)
         case _:
@@ -106,6 +104,14 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
             return Outcome(lock_entry=entry, detail="restored")
         case _:
             return Outcome(lock_entry=run_stage(work, fill_stage(stage, key), key, decision.fingerprint))
+
+
+def _undeclared_stage(work: Work, change: Change) -> Outcome:
+    _cancel(work, change, work.running.get(change.address, ()))
+    if change.action is Action.CANCEL:
+        return Outcome(detail="cancelled")
+    work.hands.results.record({}, forget=(change.address,))
+    return Outcome(detail="forgotten; its bytes stay in the cache")
 
 
 def _refined(work: Work, change: Change) -> Decision:
@@ -208,10 +214,27 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
         say=work.say(change.address),
         stop=work.interrupt.now,
     )
+    context.image = work.image_of(change.address)
     made = driver.apply(actual, context)
     version = record.version + 1 if record is not None else 1
     made = msgspec.structs.replace(made, version=version, needs=work.graph.needs.get(change.address, ()))
     return Outcome(record=made, detail=str(made.attributes.get("url", "")))
+
+
+def _image(work: Work, change: Change, image: Image) -> Outcome:
+    record = work.records.get(change.address)
+    context = StepContext(
+        root=work.root,
+        graph=work.graph,
+        resource=image,
+        record=record,
+        versions={},
+        say=work.say(change.address),
+        stop=work.interrupt.now,
+    )
+    made = work.hands.driver(image).apply(change, context)
+    made = msgspec.structs.replace(made, version=record.version + 1 if record is not None else 1)
+    return Outcome(record=made, detail=str(made.attributes.get("reference", "")))
 
 
 def _filled(work: Work, endpoint: Endpoint) -> Endpoint:

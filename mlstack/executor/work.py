@@ -14,6 +14,7 @@ from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.recording import NoRecording, Recording
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
+from mlstack.graph.images import reference_to_run
 from mlstack.graph.outputs import Known, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.build_plan import may_refine
@@ -21,7 +22,7 @@ from mlstack.planner.diff import Diffed
 from mlstack.planner.plan import Plan
 from mlstack.planner.stages import Decision, decide_stage
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Endpoint, Model, Stage
+from mlstack.spec.spec import Endpoint, Image, Model, Stage
 from mlstack.state.protocols import StateStore
 from mlstack.state.state import Entry, Record, RunRecord
 
@@ -73,16 +74,25 @@ class Hands(Protocol):
         """Return what can cancel a run, also of a stage that is not declared any more."""
         ...
 
-    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
-        """Decide everything about one run: its folder, its environment (made if need be), its share."""
+    def order(
+        self,
+        stage: Stage,
+        fingerprint: str,
+        *,
+        attempt: int,
+        extra: Mapping[str, str],
+        say: Say,
+        image: str | None = None,
+    ) -> RunOrder:
+        """Decide everything about one run: its folder, its environment (made if need be), its share, its image."""
         ...
 
     def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:
         """Return what is needed to follow a run that was started before: nothing is made."""
         ...
 
-    def driver(self, endpoint: Endpoint) -> Driver:
-        """Return the driver of an endpoint."""
+    def driver(self, resource: Endpoint | Image) -> Driver:
+        """Return the driver of an endpoint or image."""
         ...
 
     def driver_named(self, name: str) -> Driver:
@@ -170,9 +180,17 @@ class Work:
             return dict(self._versions)
 
     def learn_record(self, record: Record) -> None:
-        """Note what an endpoint gives to others."""
+        """Note what a resource gives to others: an endpoint its URL, an image what containers are made from."""
         with self._lock:
+            self.records[record.address] = record
             self._outputs[record.address] = given_by(record.attributes)
+
+    def image_of(self, address: Address) -> str | None:
+        """Return what the container of a stage or endpoint is made from; None if it runs in none."""
+        image = self.graph.image_of.get(address)
+        with self._lock:
+            record = self.records.get(image) if image is not None else None
+        return reference_to_run(record.attributes) if record is not None else None
 
     def outputs(self) -> Known:
         """Return a copy of what resources are known by now to give."""

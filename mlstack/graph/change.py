@@ -68,6 +68,12 @@ class ReasonCode(StrEnum):
     KEPT = "kept"
     THIS_MACHINE = "this-machine"
     TRACKED_BY_GIT = "tracked-by-git"
+    IMAGE_CHANGED = "image-changed"
+    NEEDED_BY = "needed-by"
+    NOT_NEEDED = "not-needed"
+    NOT_BUILT = "not-built"
+    CONTENTS_CHANGED = "contents-changed"
+    GONE = "gone"
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +101,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
     `fingerprint` is set for stages whose inputs are all known. `outs` are the digests (path → md5) that the action is
     known to lead to: empty when they are known only after apply. `drift` marks what changed outside mlstack.
-    `parts` are the provider's own resources behind this address.
+    `note` says how it would be done, which nobody approves ("docker buildx" builds it). `parts` are the provider's own
+    resources behind this address.
     """
 
     address: Address
@@ -110,6 +117,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[Address, ...] = ()
     drift: bool = False
     not_checked: str = ""
+    note: str = ""
     previous_address: Address | None = None
     parts: tuple["Change", ...] = ()
 

@@ -17,11 +17,14 @@ from mlstack.graph.environments import EnvironmentReader
 from mlstack.graph.hash_cache import HashCache
 from mlstack.graph.imports import ModuleFinder
 from mlstack.graph.lock import ProjectLock, read_lock
-from mlstack.graph.sources import EnvironmentIdentity, FileDigest, SourceDigests
+from mlstack.graph.sources import EnvironmentIdentity, FileDigest, ImageSources, SourceDigests
 from mlstack.graph.tracked import count_tracked
 from mlstack.spec.address import Address
 from mlstack.spec.plain_files import leads_out
-from mlstack.spec.spec import Dataset, Endpoint, Model, Spec, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Spec, Stage
+
+_PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
+"""What the kernel calls a processor → what images call it."""
 
 
 def digest_sources(spec: Spec, *, root: Path, cache_folder: Path | None = None) -> SourceDigests:
@@ -35,6 +38,7 @@ def digest_sources(spec: Spec, *, root: Path, cache_folder: Path | None = None) 
     work.add_environments()
     work.add_stages()
     work.add_models()
+    work.add_images()
     return work.finish()
 
 
@@ -66,6 +70,7 @@ class _Work:
         self._modules: dict[Address, tuple[str, ...]] = {}
         self._model_code: dict[Address, tuple[str, ...]] = {}
         self._pins: dict[Address, FileDigest] = {}
+        self._images: dict[Address, ImageSources] = {}
         self._tracked: dict[str, int] = {}
 
     def add_datasets(self) -> None:
@@ -87,10 +92,10 @@ class _Work:
                 self._problems.append(self._place(_partly_tracked(dataset.path, tracked, digest.nfiles), address))
 
     def add_environments(self) -> None:
-        """Find the identity of every stage's and endpoint's Python environment."""
+        """Find the identity of the Python environment of every stage, endpoint and image."""
         reported: set[Diagnostic] = set()
         for address, resource in self._spec.resources.items():
-            if not isinstance(resource, Stage | Endpoint):
+            if not isinstance(resource, Stage | Endpoint | Image):
                 continue
             environment = self._environments.read(resource.python)
             if environment.identity is not None:
@@ -134,6 +139,21 @@ class _Work:
             for path in self._model_code[address]:
                 self._digest(path, address)
 
+    def add_images(self) -> None:
+        """Find what the project's files give to images."""
+        images = self._spec.of(Image)
+        if not images:
+            return
+        from mlstack.graph.image_sources import ImageReader
+
+        made = self._produced_paths() | {each.checkpoint.path for each in self._stages.values() if each.checkpoint}
+        reader = ImageReader(self._digester, made=made)
+        for address, image in images.items():
+            try:
+                self._images[address] = reader.read(image, self._environments.read(image.python))
+            except MlstackError as error:
+                self._problems += [self._place(problem, address) for problem in error.diagnostics]
+
     def finish(self) -> SourceDigests:
         """Remember what was learnt and return everything."""
         if self._cache_folder is not None:
@@ -148,6 +168,9 @@ class _Work:
             tracked=self._tracked_datasets(),
             model_code=self._model_code,
             pins=self._pins,
+            images=self._images,
+            bases=self._lock.bases() if self._lock is not None else {},
+            platform=own_platform(),
             diagnostics=(*self._problems, *self._finder.diagnostics),
         )
 
@@ -266,6 +289,12 @@ class _Work:
             address=problem.address or address,
             position=problem.position or self._spec.declared.get(address),
         )
+
+
+def own_platform() -> str:
+    """Return the platform that images are built for unless they say so: Linux on this machine's processor."""
+    machine = os.uname().machine
+    return f"linux/{_PROCESSORS.get(machine, machine)}"
 
 
 def _is_covered(path: str, covered: frozenset[str] | Mapping[str, object]) -> bool:

@@ -20,7 +20,7 @@ from mlstack.graph.sources import EnvironmentIdentity
 from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Python
 
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 _LARGEST = 32 << 20
 SYSTEM = EnvironmentIdentity(digest="system")
 
@@ -29,11 +29,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """An identity with what was found on the way.
 
     `folders` are packages that lie in the project (editable or workspace members), relative to the project folder:
-    their code is looked at when imports are followed. `identity` is None when an error is among `diagnostics`.
+    their code is looked at when imports are followed. `files` were looked at: the lock, what it includes, and what says
+    which Python it is for. `identity` is None when an error is among `diagnostics`.
     """
 
     identity: EnvironmentIdentity | None
     folders: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
@@ -152,6 +154,7 @@ class _Reading:
         return Environment(
             identity=identity,
             folders=tuple(sorted(each for each in folders if not each.startswith(("../", "/")))),
+            files=tuple(sorted(each for each in self.looked_at if not each.startswith(("../", "/")))),
             diagnostics=tuple(self._problems),
         )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from mlstack.graph.sources import EnvironmentIdentity, FileDigest
+from mlstack.graph.sources import ContextFile, EnvironmentIdentity, FileDigest
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Out, Resource, Spec
 
@@ -76,13 +76,46 @@ class LockEntry(msgspec.Struct, frozen=True, kw_only=True):
         return {out.path: out.digest for out in self.outs}
 
 
+class ImagePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One image, everything decided that a build needs; computed without any engine.
+
+    `tag` is the content hash that names it; it never enters a fingerprint. `dockerfile` is for BuildKit, `classic` for
+    Docker's own builder, which knows neither mounts nor secrets. `files` is the build context, `texts` are files of it
+    that mlstack writes (path → text). `base` is what the Dockerfile begins with, `pinned` its digest by `mlstack.lock`.
+    `name` is the repository with the registry, if there is one. `users` run in it, `pools` are where. `folders` are
+    packages of the project that are found there, by PYTHONPATH, and not installed.
+    """
+
+    address: Address
+    tag: str
+    name: str
+    platform: str
+    dockerfile: str = ""
+    classic: str = ""
+    files: tuple[ContextFile, ...] = ()
+    texts: dict[str, str] = {}
+    args: dict[str, str] = {}
+    base: str | None = None
+    pinned: str | None = None
+    serves: bool = False
+    users: tuple[Address, ...] = ()
+    pools: tuple[Address, ...] = ()
+    folders: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """Where it is found by its tag: `registry/name:tag`, or `name:tag` on an engine."""
+        return f"{self.name}:{self.tag}"
+
+
 class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
     """The desired state of one environment.
 
     `needs` lists, for each address, the addresses that must be done first; `order` is a topological order that does not
     depend on the order of the file. `datasets` are the datasets that DVC holds, with their desired digest (None: not
     known before it is fetched); those that Git tracks are in `tracked`. `model_code` are the files that a model's
-    custom class consists of: part of the identity of the endpoints that serve it.
+    custom class consists of: part of the identity of the endpoints that serve it. `images` are all that could be built;
+    `image_of` names the image of each stage and endpoint that runs in a container.
     """
 
     spec: Spec
@@ -94,6 +127,8 @@ class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
     tracked: dict[Address, FileDigest] = {}
     environments: dict[Address, EnvironmentIdentity] = {}
     model_code: dict[Address, tuple[Hashed, ...]] = {}
+    images: dict[Address, ImagePlan] = {}
+    image_of: dict[Address, Address] = {}
 
 
 def entry_key(inputs: StageInputs, known: Mapping[str, FileDigest]) -> EntryKey | tuple[str, ...]:

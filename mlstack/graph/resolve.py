@@ -8,10 +8,11 @@ from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.graph import GENERATED_PARAMS, Hashed, Input, ParamValues, ResourceGraph, StageInputs
+from mlstack.graph.images import image_identity, images_of_users, plan_images
 from mlstack.graph.sources import FileDigest, SourceDigests
 from mlstack.spec.address import Address, short_name
 from mlstack.spec.needs import needs_of
-from mlstack.spec.spec import Dataset, Dep, Resource, Spec, Stage
+from mlstack.spec.spec import Dataset, Dep, Image, Resource, Spec, Stage
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 
@@ -23,14 +24,16 @@ def resolve(spec: Spec, sources: SourceDigests) -> ResourceGraph:
     """
     names, datasets = name_entries(spec.of(Stage)), spec.of(Dataset)
     makers = {address: _made_by(resource) for address, resource in spec.resources.items()}
-    needs = {address: _needs(resource, spec.resources) for address, resource in spec.resources.items()}
+    image_of = images_of_users(spec)
+    needs = {address: _needs(resource, spec.resources, image_of) for address, resource in spec.resources.items()}
     return ResourceGraph(
         spec=spec,
         resources=spec.resources,
         needs=needs,
         order=_order(needs),
         stages={
-            address: _stage_inputs(stage, names[address], sources, makers) for address, stage in spec.of(Stage).items()
+            address: _stage_inputs(stage, names[address], sources, makers, image=_declared_image(stage, spec))
+            for address, stage in spec.of(Stage).items()
         },
         datasets={
             address: sources.pins.get(address) if dataset.source is not None else sources.files.get(dataset.path)
@@ -44,6 +47,8 @@ def resolve(spec: Spec, sources: SourceDigests) -> ResourceGraph:
         },
         environments=dict(sources.environments),
         model_code={address: _hashed(paths, sources.files) for address, paths in sources.model_code.items()},
+        images=plan_images(spec, sources),
+        image_of=image_of,
     )
 
 
@@ -80,7 +85,7 @@ def _digits(address: Address) -> str:
 
 
 def _stage_inputs(
-    stage: Stage, name: str, sources: SourceDigests, makers: Mapping[Address, tuple[str, ...]]
+    stage: Stage, name: str, sources: SourceDigests, makers: Mapping[Address, tuple[str, ...]], *, image: Image | None
 ) -> StageInputs:
     modules = sources.modules.get(stage.address, ())
     inputs: dict[str, Input] = {}
@@ -95,7 +100,7 @@ def _stage_inputs(
         directory=stage.directory,
         cmd=stage.cmd,
         deps=tuple(inputs[path] for path in sorted(inputs)),
-        params=_params(stage, name, sources),
+        params=_params(stage, name, sources, image),
         outs=tuple(sorted(stage.outs, key=lambda out: out.path)),
         modules=modules,
     )
@@ -126,7 +131,12 @@ def _made_by(resource: Resource) -> tuple[str, ...]:
     return ()
 
 
-def _params(stage: Stage, name: str, sources: SourceDigests) -> ParamValues:
+def _declared_image(stage: Stage, spec: Spec) -> Image | None:
+    image = spec.resources.get(stage.image) if stage.image is not None else None
+    return image if isinstance(image, Image) else None
+
+
+def _params(stage: Stage, name: str, sources: SourceDigests, image: Image | None) -> ParamValues:
     """Return params file → dotted key → value, as `dvc.lock` will record them."""
     values: dict[str, dict[str, Any]] = {}
     generated: dict[str, Any] = {}
@@ -144,14 +154,21 @@ def _params(stage: Stage, name: str, sources: SourceDigests) -> ParamValues:
     identity = sources.environments.get(stage.address)
     if not stage.python.system and identity is not None:
         generated[f"stages.{name}.python"] = identity.digest
+    beside = image_identity(image, sources.images.get(image.address)) if image is not None else {}
+    if beside:
+        generated[f"stages.{name}.image"] = beside
     if generated:
         values[GENERATED_PARAMS] = generated
     return {file: dict(sorted(keys.items())) for file, keys in sorted(values.items())}
 
 
-def _needs(resource: Resource, resources: Mapping[Address, Resource]) -> tuple[Address, ...]:
-    """Return what must be done first, sorted."""
-    return tuple(sorted(address for address in needs_of(resource) if address in resources))
+def _needs(
+    resource: Resource, resources: Mapping[Address, Resource], image_of: Mapping[Address, Address]
+) -> tuple[Address, ...]:
+    """Return what must be done first, sorted: for what runs in a container its image too."""
+    image = image_of.get(resource.address)
+    first = needs_of(resource) | ({image} if image is not None else frozenset())
+    return tuple(sorted(address for address in first if address in resources))
 
 
 def _order(needs: Mapping[Address, tuple[Address, ...]]) -> tuple[Address, ...]:

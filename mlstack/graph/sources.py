@@ -38,6 +38,34 @@ class EnvironmentIdentity(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
 
 
+class ContextFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of a build context: `path` is its place there, `source` where it lies in the project.
+
+    `md5` is of its bytes; of a symbolic link it is None and `link` says where it leads. Of its mode only
+    `executable` counts, so that neither umask nor user matter.
+    """
+
+    path: str
+    source: str
+    md5: str | None = None
+    executable: bool = False
+    link: str | None = None
+
+
+class ImageSources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the files of the project say about one image.
+
+    `files` go into the build context and into the tag. `locks` go into the context only, since the identity of the
+    Python environment stands for them. `folders` are packages that lie in the project: they are found there and not
+    installed. `dockerfile` is the text of the user's own.
+    """
+
+    files: tuple[ContextFile, ...] = ()
+    locks: tuple[ContextFile, ...] = ()
+    folders: tuple[str, ...] = ()
+    dockerfile: str | None = None
+
+
 class SourceDigests(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that `resolve` needs to know about the files of the project.
 
@@ -45,7 +73,9 @@ class SourceDigests(msgspec.Struct, frozen=True, kw_only=True):
     entry imports (found with `ast`, nothing is run), as paths. `environments`: stage or endpoint → identity.
     `tracked`: datasets whose path Git tracks (these are plain dependencies, never put under DVC's control).
     `model_code`: model → files of its custom class and what that imports. `pins`: dataset with a source → the content
-    that `mlstack.lock` pins. `diagnostics`: what was found on the way, unreadable files among it.
+    that `mlstack.lock` pins. `images`: what is built from the project's files; `bases`: base image → digest that
+    `mlstack.lock` pins; `platform`: what images are built for unless they say so. `diagnostics`: what was found on the
+    way, unreadable files among it.
     """
 
     files: dict[str, FileDigest | None]
@@ -54,4 +84,7 @@ class SourceDigests(msgspec.Struct, frozen=True, kw_only=True):
     tracked: frozenset[Address] = frozenset()
     model_code: dict[Address, tuple[str, ...]] = {}
     pins: dict[Address, FileDigest] = {}
+    images: dict[Address, ImageSources] = {}
+    bases: dict[str, str] = {}
+    platform: str = "linux/amd64"
     diagnostics: tuple[Diagnostic, ...] = ()

@@ -21,6 +21,7 @@ from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.outputs import Known, fill_endpoint, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.datasets import check_dataset, diff_dataset
+from mlstack.planner.images import LookAt, diff_images, forget_image, never_looked
 from mlstack.planner.models import diff_model, judge
 from mlstack.planner.moves import reading_before_move, record_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
@@ -29,7 +30,7 @@ from mlstack.planner.resources import delete_row, diff_resource
 from mlstack.planner.scope import select
 from mlstack.planner.stages import Decision, StageView, decide_stage
 from mlstack.spec.address import Address, Kind, kind_of
-from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Pool, Stage
 from mlstack.state.state import Record, RunRecord, State
 
 Describe = Callable[[Endpoint, Mapping[str, str | None]], Mapping[str, Any]]
@@ -59,14 +60,15 @@ def diff(
     scope: Scope,
     describe: Describe,
     pins: Mapping[str, str],
+    look_at: LookAt = never_looked,
 ) -> Diffed:
     """Compare the file with the world.
 
-    `pins` are the resolved versions of `models.x@REV`. Resources whose driver has already returned a finished row
-    (`readings.changes`) get that row.
+    `pins` are the resolved versions of `models.x@REV`. `look_at` is asked about images that are needed. Resources whose
+    driver has already returned a finished row (`readings.changes`) get that row.
     """
     walk = _Walk(graph, prior, readings, scope=scope, describe=describe, pins=pins)
-    return walk.diff()
+    return walk.diff(look_at)
 
 
 class _Walk:
@@ -99,10 +101,11 @@ class _Walk:
         self.replace = frozenset(scope.replace)
         self.unsettled: set[Address] = set()
 
-    def diff(self) -> Diffed:
+    def diff(self, look_at: LookAt) -> Diffed:
         for address in self.graph.order:
             change = self.readings.changes.get(address) or self._row(address)
             self.changes[address] = self._unsettle(change)
+        self.changes |= self._images(look_at)
         self.changes |= removed_rows(
             self.prior, self.readings, self.scope, declared=self.changes.keys(), moved=self.moved
         )
@@ -121,6 +124,8 @@ class _Walk:
         match resource:
             case Pool():
                 return _no_op(address, Kind.POOL, ReasonCode.THIS_MACHINE)
+            case Image():
+                return _no_op(address, Kind.IMAGE, ReasonCode.NOT_NEEDED)  # decided after those that run in it
             case Dataset():
                 return self._dataset(resource)
             case Stage():
@@ -272,6 +277,21 @@ class _Walk:
             records = self.prior.resources if self.prior else {}
             record = records.get(change.previous_address or change.address)
             self.outputs[change.address] = given_by(record.attributes) if record is not None else {}
+
+    # ------------------------------------------------------------------------------------------------ images
+
+    def _images(self, look_at: LookAt) -> dict[Address, Change]:
+        """Decide about images, now that it is known what will run in them."""
+        records = self.prior.resources if self.prior else {}
+        images = self.graph.images
+        if self.scope.destroy:
+            rows = {each: forget_image(each, records.get(each), ReasonCode.DESTROY_ASKED) for each in images}
+        elif self.scope.refresh_only:
+            return {address: _no_op(address, Kind.IMAGE, ReasonCode.KEPT) for address in images}
+        else:
+            asked = frozenset(self.scope.targets)
+            rows = diff_images(self.graph, self.changes, records, asked=asked, forced=self.replace, look_at=look_at)
+        return {each: row if each in self.selected else self._left_out(row) for each, row in rows.items()}
 
     def _unsettle(self, change: Change) -> Change:
         """What follows from a stage marked `always` may have to be done too: that is known only after it has run."""

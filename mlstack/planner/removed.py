@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterator, Mapping
 from mlstack.diagnostics import Diagnostic, Severity
 from mlstack.drivers.base import Readings
 from mlstack.graph.change import Action, Change, Reason, ReasonCode
+from mlstack.planner.images import forget_image
 from mlstack.planner.plan import Scope
 from mlstack.planner.resources import delete_row
 from mlstack.planner.stages import StageView
-from mlstack.spec.address import Address, Kind
+from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.state.state import State
 
 
@@ -36,7 +37,12 @@ def removed_rows(
             for address in filter(is_meant, readings.stages)
         }
     records = prior.resources if prior else {}
-    return rows | {address: delete_row(records[address], code) for address in filter(is_meant, records)}
+    return rows | {
+        address: forget_image(address, records[address], code)
+        if kind_of(address) is Kind.IMAGE
+        else delete_row(records[address], code)
+        for address in filter(is_meant, records)
+    }
 
 
 def hint_renames(

@@ -80,8 +80,9 @@ def _targets(graph: ResourceGraph, targets: Sequence[Address], exists: Callable[
 
 
 def _is_wanted(need: Address, exists: Callable[[Address], bool]) -> bool:
-    # A model makes nothing itself: it is looked through to the stage that it comes from.
-    return kind_of(need) is Kind.MODEL or not exists(need)
+    # A model makes nothing itself: it is looked through to the stage that it comes from. Whether an image must be
+    # built is decided after what runs in it.
+    return kind_of(need) in (Kind.MODEL, Kind.IMAGE) or not exists(need)
 
 
 def upstream_of(graph: ResourceGraph, addresses: Iterable[Address]) -> tuple[Address, ...]:

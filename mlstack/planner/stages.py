@@ -195,8 +195,15 @@ def _param_reason(file: str, key: str, before: Any, after: Any, entry_name: str)
             return Reason(code=ReasonCode.ENVIRONMENT_CHANGED, before=before, after=after)
         if key == f"{own}env":
             return Reason(code=ReasonCode.ENV_CHANGED, before=before, after=after)
+        if key == f"{own}image":
+            return Reason(code=ReasonCode.IMAGE_CHANGED, subject=_parts_that_differ(before, after))
         key = key.removeprefix(own).removeprefix("params.")
     return Reason(code=ReasonCode.PARAM_CHANGED, subject=key, before=before, after=after)
+
+
+def _parts_that_differ(before: Any, after: Any) -> str:
+    old, new = (each if isinstance(each, dict) else {} for each in (before, after))
+    return ", ".join(sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name)))
 
 
 _OWN_KEY = re.compile(r"^stages\.[^.]+\.")

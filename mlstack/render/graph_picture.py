@@ -14,6 +14,8 @@ from mlstack.render.escape import plain
 from mlstack.spec.address import Address, Kind, kind_of, parse_address
 from mlstack.spec.spec import Endpoint, Resource, Stage
 
+_NOTES = {Kind.IMAGE: "image", Kind.DATASET: "dataset", Kind.MODEL: "model", Kind.ENDPOINT: "endpoint"}
+
 
 class Node(msgspec.Struct, frozen=True, kw_only=True):
     """One resource. `name` is a short word for the picture, `note` a second line, `action` what a plan would do."""
@@ -66,7 +68,7 @@ def _node(address: Address, resource: Resource, action: Action | None) -> Node:
     name = parts.name + (f"[{parts.instance}]" if parts.instance else "") if parts else address
     if parts and parts.component:
         name = f"{parts.component}/{name}"
-    note = {Kind.DATASET: "dataset", Kind.MODEL: "model", Kind.ENDPOINT: "endpoint"}.get(kind_of(address), "stage")
+    note = _NOTES.get(kind_of(address), "stage")
     if isinstance(resource, Stage | Endpoint):
         note = f"{note} on {resource.pool.partition('.')[2]}"
     return Node(address=address, kind=kind_of(address), name=plain(name), note=plain(note), action=action)

@@ -21,6 +21,7 @@ _ARROW = (
 _FONT = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 _DARK: dict[Kind, tuple[str, str]] = {
     Kind.POOL: ("#263238", "#90a4ae"),
+    Kind.IMAGE: ("#0b3035", "#4fbccb"),
     Kind.DATASET: ("#0f2b45", "#5aa9e6"),
     Kind.STAGE: ("#3a2a08", "#f0ad3d"),
     Kind.MODEL: ("#2c1a40", "#b98af0"),
@@ -28,6 +29,7 @@ _DARK: dict[Kind, tuple[str, str]] = {
 }
 _KIND_WORDS = {
     Kind.POOL: "pool",
+    Kind.IMAGE: "image",
     Kind.DATASET: "dataset",
     Kind.STAGE: "stage",
     Kind.MODEL: "model",
@@ -122,6 +124,11 @@ def _shape(kind: Kind, width: float, height: float, classes: str) -> str:
         case Kind.MODEL:
             cut = 12
             points = [(-w, 0), (-w + cut, -h), (w - cut, -h), (w, 0), (w - cut, h), (-w + cut, h)]
+            text = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
+            return f'<polygon class="{classes}" points="{text}"/>'
+        case Kind.IMAGE:
+            lean = 8
+            points = [(-w + lean, -h), (w, -h), (w - lean, h), (-w, h)]
             text = " ".join(f"{px:.1f},{py:.1f}" for px, py in points)
             return f'<polygon class="{classes}" points="{text}"/>'
         case Kind.ENDPOINT:

@@ -8,6 +8,7 @@ from mlstack.spec.address import Kind
 # Mermaid's brackets around a label, by kind.
 _MERMAID: dict[Kind, tuple[str, str]] = {
     Kind.POOL: ("[[", "]]"),
+    Kind.IMAGE: ("[/", "/]"),
     Kind.DATASET: ("[(", ")]"),
     Kind.STAGE: ("[", "]"),
     Kind.MODEL: ("{{", "}}"),
@@ -15,6 +16,7 @@ _MERMAID: dict[Kind, tuple[str, str]] = {
 }
 _DOT: dict[Kind, str] = {
     Kind.POOL: "box3d",
+    Kind.IMAGE: "parallelogram",
     Kind.DATASET: "cylinder",
     Kind.STAGE: "box",
     Kind.MODEL: "hexagon",
@@ -22,6 +24,7 @@ _DOT: dict[Kind, str] = {
 }
 FILLS: dict[Kind, tuple[str, str]] = {
     Kind.POOL: ("#eceff1", "#607d8b"),
+    Kind.IMAGE: ("#e0f4f6", "#12808f"),
     Kind.DATASET: ("#e3f2fd", "#1e77c2"),
     Kind.STAGE: ("#fff4e0", "#d98200"),
     Kind.MODEL: ("#f1e7fb", "#8447c9"),

@@ -79,6 +79,6 @@ def _signature(change: Change) -> str:
         for field in change.fields
     ]
     reasons = [(reason.code, reason.subject, reason.before, reason.after) for reason in change.reasons]
-    rest = (change.kind, change.action, change.drift, change.previous_address, change.parts)
+    rest = (change.kind, change.action, change.note, change.drift, change.previous_address, change.parts)
     own = change.before if change.action is Action.DELETE else None
     return repr((rest, reasons, fields, own))

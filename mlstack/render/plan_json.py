@@ -21,6 +21,7 @@ _ACTIONS: dict[Action, list[str]] = {
 }
 _TYPES = {
     Kind.POOL: "mlstack_pool",
+    Kind.IMAGE: "mlstack_image",
     Kind.DATASET: "mlstack_dataset",
     Kind.STAGE: "mlstack_stage",
     Kind.MODEL: "mlstack_model",
@@ -107,6 +108,8 @@ def change_object(change: Change) -> dict[str, Any]:
         found["outs"] = change.outs
     if change.needs:
         found["needs"] = list(change.needs)
+    if change.note:
+        found["note"] = change.note
     if change.not_checked:
         found["not_checked"] = change.not_checked
     if change.previous_address is not None:

@@ -177,7 +177,9 @@ def _header(text: str, style: Style) -> list[str]:
 
 
 def _body(change: Change, style: Style, *, grouped: bool, full: bool) -> Iterable[str]:
-    """Yield the causes that have values, then the attributes."""
+    """Yield how it is done, the causes that have values, then the attributes."""
+    if change.note:
+        yield f"      {style.paint(f'# {plain(change.note)}', 'quiet')}"
     for reason in change.reasons:
         if _adds_values(reason, change.fields):
             yield from _difference(_reason_name(reason), *show_pair(reason.before, reason.after), style=style)

@@ -74,6 +74,12 @@ _REASONS: dict[ReasonCode, tuple[str, str]] = {
     ReasonCode.KEPT: ("kept: {}", "data and results are kept"),
     ReasonCode.THIS_MACHINE: ("this machine: {}", "it is this machine"),
     ReasonCode.TRACKED_BY_GIT: ("{} is tracked by Git", "it is tracked by Git"),
+    ReasonCode.IMAGE_CHANGED: ("{} of its image changed", "its image changed"),
+    ReasonCode.NEEDED_BY: ("{} needs it", "it is needed"),
+    ReasonCode.NOT_NEEDED: ("{} does not need it now", "nothing needs it now"),
+    ReasonCode.NOT_BUILT: ("{} was not built yet", "it was not built yet"),
+    ReasonCode.CONTENTS_CHANGED: ("{} in it changed", "what is in it changed"),
+    ReasonCode.GONE: ("it is gone: {}", "it is gone"),
 }
 
 

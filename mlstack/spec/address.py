@@ -16,6 +16,7 @@ class Kind(StrEnum):
     """The sections of the file that hold resources; the values are the words used in addresses."""
 
     POOL = "compute"
+    IMAGE = "images"
     DATASET = "datasets"
     STAGE = "stages"
     MODEL = "models"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from mlstack.diagnostics import Position
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.build_computed import ComputedBuilder
+from mlstack.spec.build_images import ImageBuilder
 from mlstack.spec.build_places import LOCAL, PlaceBuilder
 from mlstack.spec.build_serving import ServingBuilder, build_dataset, check_url
 from mlstack.spec.build_signing import build_signing
@@ -95,6 +96,7 @@ def _build(
             endpoint = serving.endpoint(name, served, scope)
             if endpoint is not None:
                 resources[endpoint.address] = endpoint
+    resources.update(ImageBuilder(index, places, faults).build(resources, builder.drafts))
     computed = ComputedBuilder(resources, builder.drafts, index, faults)
     with_computed = computed.build()
     check_cycles(resources, builder.drafts, computed.places, faults)

@@ -80,6 +80,7 @@ SUMMARIES = {
     "port-twice": "Two endpoints on one port",
     "matrix": "A matrix that makes no sense",
     "python-environment": "A Python environment that makes no sense",
+    "image": "An image that makes no sense",
     "moved": "A move that makes no sense",
     "two-defaults": "Two default environments",
     "no-stages": "Nothing is declared",

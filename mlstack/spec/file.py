@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from mlstack.spec.file_image import ImageModel
 from mlstack.spec.file_stage import Environ, PythonField, ResourcesModel, SecretModel, StageModel
 from mlstack.spec.patch import PATCHED, patch_model
 from mlstack.spec.shape import Name, Parameter, PatchName, Short, Strict, Text, TextOrMap, Variable, fingerprinted
@@ -112,6 +113,9 @@ class EndpointModel(Strict):
         None, ge=1, le=65535, description="Port; a free one is chosen once and kept.", examples=[8080]
     )
     python: PythonField | None = Field(None, description="Its Python environment, as for a stage.", examples=["system"])
+    image: Text | None = Field(
+        None, description="The image that it runs in on a container target, as for a stage.", examples=["serve"]
+    )
     env: Environ | None = Field(
         None, description="Environment variables: texts, or {secret: …}.", examples=[{"LOG": "info"}]
     )
@@ -151,6 +155,7 @@ DatasetField = Annotated[DatasetModel, Short("path", of=str, schema={"type": "st
 ParamsField = TextOrMap[Text, dict[Parameter, Any]]
 if TYPE_CHECKING:  # to the type checker a patch looks like what it patches
     EnvironmentPool = PoolModel
+    EnvironmentImage = ImageModel
     EnvironmentStage = StageModel
     EnvironmentDataset = DatasetModel
     EnvironmentModelPatch = ModelModel
@@ -160,6 +165,7 @@ if TYPE_CHECKING:  # to the type checker a patch looks like what it patches
     ProfileStage = StageModel
 else:
     EnvironmentPool = patch_model(PoolModel, "Environment", fingerprint=False)
+    EnvironmentImage = patch_model(ImageModel, "Environment", fingerprint=False)
     EnvironmentStage = patch_model(StageModel, "Environment", fingerprint=False, also=("env",))
     EnvironmentDataset = patch_model(DatasetModel, "Environment", fingerprint=False)
     EnvironmentModelPatch = patch_model(
@@ -189,6 +195,7 @@ class EnvironmentModel(Strict):
     compute: dict[Name, EnvironmentPool | None] | None = Field(
         None, description="Pools, merged over the file's; a changed `target` replaces the pool whole."
     )
+    images: dict[PatchName, EnvironmentImage | None] | None = Field(None, description="Images: their platform.")
     datasets: dict[PatchName, EnvironmentDataset | None] | None = Field(
         None, description="Datasets: how they are mounted."
     )
@@ -221,6 +228,9 @@ class ComponentFile(Strict):
     )
     params: ParamsField | None = fingerprinted(
         default=None, description="Default parameters, or the name of a file of them."
+    )
+    images: dict[Name, ImageModel] | None = Field(
+        None, description="Images of containers.", examples=[{"train": {"system": ["libgomp1"]}}]
     )
     datasets: dict[Name, DatasetField] | None = Field(
         None, description="Data.", examples=[{"wine": {"path": "data/wine.csv"}}]
@@ -287,6 +297,11 @@ class File(Strict):
         None,
         description="Pools: places where things run. Without it there is one, `local`, this machine.",
         examples=[{"cpu": {"limits": {"cpu": 8}}}],
+    )
+    images: dict[Name, ImageModel] | None = Field(
+        None,
+        description="Images of containers. Without it, a container target gets one for each Python environment.",
+        examples=[{"train": {"system": ["libgomp1"]}}],
     )
     datasets: dict[Name, DatasetField] | None = Field(
         None, description="Data.", examples=[{"wine": {"path": "data/wine.csv"}}]

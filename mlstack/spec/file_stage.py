@@ -184,6 +184,11 @@ class StageModel(Strict):
         description="Its Python environment: `system`, or what differs from the file's `python`.",
         examples=["system"],
     )
+    image: Text | None = fingerprinted(
+        default=None,
+        description="The image that it runs in where its pool is a container target; its Python comes from there.",
+        examples=["train"],
+    )
     always: bool = Field(default=False, description="true: runs with every apply, whether anything changed or not.")
     matrix: dict[Parameter, MatrixValues] | None = fingerprinted(
         default=None,

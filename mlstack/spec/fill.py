@@ -96,7 +96,7 @@ class Filler:
             return patch
         filled = {}
         for key, node in patch.value.items():
-            if key in ("datasets", "stages", "models", "endpoints") and node.map:
+            if key in ("images", "datasets", "stages", "models", "endpoints") and node.map:
                 filled[key] = node.with_value(
                     {name: self._resource(key, name, each) for name, each in node.map.items()}
                 )

@@ -1,7 +1,7 @@
 """What a resource needs first: one answer for the loader, which looks for circles, and for the graph."""
 
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Resource, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Pool, Resource, Stage
 
 
 def needs_of(resource: Resource) -> frozenset[Address]:
@@ -15,7 +15,7 @@ def needs_of(resource: Resource) -> frozenset[Address]:
         case Endpoint():
             models = {variant.model for variant in resource.variants.values() if variant.version is None}
             return frozenset({resource.pool, *models, *_named(resource)})
-        case Pool() | Dataset():
+        case Pool() | Dataset() | Image():
             return frozenset()
 
 

@@ -6,13 +6,13 @@ from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.node import Node, merge
 from mlstack.spec.scope import Scope
 
-_FIXED = frozenset({"datasets", "stages", "models"})
+_FIXED = frozenset({"images", "datasets", "stages", "models"})
 
 
 def overlay(patch: Node, scopes: Mapping[str, Scope], faults: Faults, *, is_profile: bool) -> None:
     """Change the trees of `scopes` as a profile or an environment says. Patches that hit nothing are faults."""
     top = scopes[""]
-    for section in ("datasets", "stages", "models", "endpoints"):
+    for section in ("images", "datasets", "stages", "models", "endpoints"):
         part = patch.get(section)
         for key, child in part.map.items() if part is not None else ():
             component, _, name = key.rpartition("/")

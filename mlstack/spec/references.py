@@ -18,6 +18,7 @@ _REFERENCE = re.compile(
 _BARE = re.compile(rf"(?:(?P<component>{NAME})?(?P<slash>/))?(?P<name>{NAME})(?:\[(?P<instance>[^\[\]]+)\])?")
 _SINGULAR = {
     Kind.POOL: "pool",
+    Kind.IMAGE: "image",
     Kind.DATASET: "dataset",
     Kind.STAGE: "stage",
     Kind.MODEL: "model",

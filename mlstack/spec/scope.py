@@ -8,6 +8,7 @@ from mlstack.spec.node import Node
 
 SECTIONS = {
     "compute": Kind.POOL,
+    "images": Kind.IMAGE,
     "datasets": Kind.DATASET,
     "stages": Kind.STAGE,
     "models": Kind.MODEL,

@@ -14,6 +14,9 @@ from mlstack.diagnostics import Position
 from mlstack.spec.address import Address
 from mlstack.spec.computed import Computed
 
+CONTAINER_TARGETS = ("docker", "kubernetes")
+"""Targets whose stages and endpoints run in images."""
+
 Scalar = str | int | float | bool | None
 
 
@@ -49,6 +52,28 @@ class Python(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
     lock: str | None = None
     groups: tuple[str, ...] = ()
+
+
+class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
+    """What a container consists of beside code, data and models, which arrive by hash.
+
+    Either rendered (`base`, `python`, `system`, `files`) or built from the user's `dockerfile` in `context` with `args`
+    (then `python` is "system": whatever the Dockerfile puts there). `serves`: an endpoint runs in it, so it holds the
+    model server as well. `is_default`: nobody declared it. `base` and `platform` None: chosen when it is planned.
+    """
+
+    address: Address
+    base: str | None = None
+    python: Python = Python(system=True)
+    system: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    dockerfile: str | None = None
+    context: str | None = None
+    args: dict[str, str] = {}
+    platform: str | None = None
+    serves: bool = False
+    is_default: bool = False
+    description: str = ""
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, tag="pool"):
@@ -130,6 +155,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
     """A command with inputs and outputs, in DVC's sense. It runs in `directory`, where its `dvc.yaml` lies.
 
     `computed` are variables that hold hashes of other resources; what is hashed is among the `deps`.
+    `image` is the one that the file names, or the default one of a container target; its `python` is then the image's.
     """
 
     address: Address
@@ -143,6 +169,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True, tag="stage"):
     secrets: dict[str, SecretRef] = {}
     outs: tuple[Out, ...] = ()
     python: Python = Python(system=True)
+    image: Address | None = None
     nodes: int = 1
     resources: Resources = Resources()
     checkpoint: Checkpoint | None = None
@@ -186,7 +213,7 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
-    """A served model. `port` None: a free one is chosen once and kept.
+    """A served model. `port` None: a free one is chosen once and kept. `image` is what its container is made from.
 
     `computed` are variables whose values other resources give. Who plans or applies puts those that are known into
     `env` first, so a driver finds in `computed` only what is known after apply.
@@ -198,6 +225,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
     python: Python = Python(system=True)
     env: dict[str, str] = {}
     computed: dict[str, Computed] = {}
+    image: Address | None = None
     secrets: dict[str, SecretRef] = {}
     replicas: Range = Range(1, 1)
     resources: Resources = Resources()
@@ -215,8 +243,8 @@ class Signing(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str | None = None
 
 
-Resource = Pool | Dataset | Stage | Model | Endpoint
-R = TypeVar("R", Pool, Dataset, Stage, Model, Endpoint)
+Resource = Pool | Image | Dataset | Stage | Model | Endpoint
+R = TypeVar("R", Pool, Image, Dataset, Stage, Model, Endpoint)
 
 
 class Move(msgspec.Struct, frozen=True):

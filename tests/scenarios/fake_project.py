@@ -18,7 +18,7 @@ from mlstack.spec.load import load_spec
 from mlstack.state.folder import FolderBackend
 from mlstack.state.state import Acceptance, Entry, RunRecord
 from mlstack.state.store import open_store
-from tests.scenarios.fake_world import FakeEndpoints, FakeHands, FakeWorld
+from tests.scenarios.fake_world import FakeEndpoints, FakeHands, FakeImages, FakeWorld
 
 
 class FakeProject:
@@ -56,6 +56,7 @@ class FakeProject:
             scope=scope,
             describe=lambda endpoint, versions: FakeEndpoints(self.world).desired(endpoint, graph, versions),
             pins={},
+            look_at=FakeImages(self.world).look_at,
         )
         plan = build_plan(
             diffed,

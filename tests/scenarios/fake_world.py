@@ -16,6 +16,7 @@ from mlstack.drivers.base import (
     Absent,
     DatasetReading,
     Driver,
+    ImageReading,
     Observation,
     Present,
     Readings,
@@ -26,10 +27,11 @@ from mlstack.drivers.base import (
     StepContext,
 )
 from mlstack.graph.change import Change
-from mlstack.graph.graph import EntryKey, Hashed, LockEntry, ResourceGraph, entry_key, fingerprint
+from mlstack.graph.graph import EntryKey, Hashed, ImagePlan, LockEntry, ResourceGraph, entry_key, fingerprint
 from mlstack.graph.sources import FileDigest
-from mlstack.spec.address import Address
-from mlstack.spec.spec import Dataset, Endpoint, Pool, Resource, Stage
+from mlstack.planner.images import image_attributes
+from mlstack.spec.address import Address, Kind, kind_of
+from mlstack.spec.spec import Dataset, Endpoint, Image, Pool, Resource, Stage
 from mlstack.state.state import Record, RunRecord, State
 
 
@@ -42,6 +44,9 @@ class FakeWorld:
         self.datasets: dict[Address, tuple[FileDigest, str | None]] = {}
         self.gone: set[str] = set()
         self.endpoints: dict[str, dict[str, Any]] = {}
+        self.images: set[str] = set()
+        self.built: list[Address] = []
+        self.ran_in: dict[Address, str | None] = {}
         self.metrics: dict[Address, dict[str, float]] = {}
         self.constant: set[Address] = set()
         self.fails: set[Address] = set()
@@ -70,7 +75,8 @@ class FakeWorld:
         observations: dict[Address, Observation] = {}
         for address in [*graph.spec.of(Endpoint), *(prior.resources if prior else ())]:
             record = prior.resources.get(address) if prior else None
-            observations[address] = FakeEndpoints(self).read(None, record)
+            if kind_of(address) is Kind.ENDPOINT:
+                observations[address] = FakeEndpoints(self).read(None, record)
         running: dict[Address, tuple[RunRecord, ...]] = {}
         for run in self.running:
             running[run.address] = (*running.get(run.address, ()), run)
@@ -136,6 +142,40 @@ class FakeEndpoints:
     def delete(self, record: Record, context: StepContext) -> None:
         del context
         self.world.endpoints.pop(record.attributes["name"], None)
+
+
+class FakeImages:
+    """A driver of images that are built by saying so."""
+
+    name = "fake-image"
+
+    def __init__(self, world: FakeWorld) -> None:
+        self.world = world
+
+    def read(self, resource: Resource | None, record: Record | None) -> Observation:
+        del resource
+        is_there = record is not None and record.attributes["image_id"] in self.world.images
+        return Present() if is_there else Absent(reason="not on the engine")
+
+    def look_at(self, plan: ImagePlan, record: Record | None) -> ImageReading:
+        del plan
+        return ImageReading(observation=self.read(None, record), builder="fake builder")
+
+    def desired(self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]) -> dict[str, Any]:
+        del versions
+        return image_attributes(graph.images[resource.address])
+
+    def apply(self, change: Change, context: StepContext) -> Record:
+        assert context.resource is not None
+        attributes = image_attributes(context.graph.images[change.address])
+        identifier = f"sha256:{attributes['tag']}"
+        self.world.images.add(identifier)
+        self.world.built.append(change.address)
+        attributes |= {"digest": None, "image_id": identifier, "builder": "fake"}
+        return Record(address=change.address, driver=self.name, attributes=attributes)
+
+    def delete(self, record: Record, context: StepContext) -> None:
+        raise AssertionError("images are forgotten, never deleted")
 
 
 class FakeResults:
@@ -218,7 +258,7 @@ class FakeRunner:
         return ()
 
     def start(self, order: RunOrder) -> tuple[int, float]:
-        del order
+        self.world.ran_in[order.stage.address] = order.image
         return 2**22 + 1, 0.0
 
     def wait(self, order: RunOrder, run: RunRecord, *, say: Say, stop: Event) -> RunResult:
@@ -263,7 +303,16 @@ class FakeHands:
     def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:
         return self.order(stage, run.fingerprint, attempt=run.attempt, extra={}, say=lambda _line: None)
 
-    def order(self, stage: Stage, fingerprint: str, *, attempt: int, extra: Mapping[str, str], say: Say) -> RunOrder:
+    def order(
+        self,
+        stage: Stage,
+        fingerprint: str,
+        *,
+        attempt: int,
+        extra: Mapping[str, str],
+        say: Say,
+        image: str | None = None,
+    ) -> RunOrder:
         del say
         return RunOrder(
             stage=stage,
@@ -274,11 +323,11 @@ class FakeHands:
             resources={},
             environment=dict(extra),
             attempt=attempt,
+            image=image,
         )
 
-    def driver(self, endpoint: Endpoint) -> Driver:
-        del endpoint
-        return FakeEndpoints(self.world)
+    def driver(self, resource: Endpoint | Image) -> Driver:
+        return FakeImages(self.world) if isinstance(resource, Image) else FakeEndpoints(self.world)
 
     def driver_named(self, name: str) -> Driver:
         assert name == FakeEndpoints.name

@@ -38,10 +38,15 @@ def play(project: FakeProject, act: dict[str, Any], *, where: str) -> None:
         return
     project.world.ran.clear()
     project.world.cancelled.clear()
+    project.world.built.clear()
+    project.world.ran_in.clear()
     result = project.apply(scope)
     outcomes = {step.address: step.outcome for step in result.results}
     assert outcomes == act.get("outcomes", dict.fromkeys(outcomes, "done")), where
     assert sorted(project.world.ran) == sorted(act.get("ran", [])), where
+    in_images = {address for address, image in project.world.ran_in.items() if image is not None}
+    assert in_images == set(act.get("ran_in_an_image", in_images)), where
+    assert sorted(project.world.built) == sorted(act.get("built", [])), where
     assert sorted(project.world.cancelled) == sorted(act.get("cancelled", [])), where
     after, _, _ = project.plan(Scope(destroy=scope.destroy))
     assert rows_of(after) == expected_rows(act.get("second_plan", {})), f"{where}: the second plan"
@@ -54,6 +59,8 @@ def change_world(project: FakeProject, change: dict[str, Any]) -> None:
     world = project.world
     world.constant |= set(map(Address, change.get("constant", [])))
     world.fails = set(map(Address, change["fails"])) if "fails" in change else world.fails
+    if change.get("lose_images"):
+        world.images.clear()
     for address in change.get("kill", []):
         world.endpoints.pop(address)
     for address, metrics in change.get("metrics", {}).items():

@@ -170,6 +170,32 @@ def matrix_plan(count: int = 163) -> Plan:
     return plan_of(*rows)
 
 
+def images_plan() -> Plan:
+    old, new = "4d2f0a1b" + "c" * 12, "9c8b7a6f" + "d" * 12
+    return plan_of(
+        change(
+            "images.python-train",
+            Action.CREATE,
+            reason(C.NEEDED_BY, "stages.train"),
+            fields=(FieldDiff(path="tag", after=new),),
+            note="docker buildx, builder default",
+        ),
+        change(
+            "images.serve",
+            Action.UPDATE,
+            reason(C.CONTENTS_CHANGED),
+            reason(C.NEEDED_BY, "endpoints.quality"),
+            fields=(FieldDiff(path="tag", before=old, after=new),),
+            not_checked="nothing here builds images: neither docker nor buildctl was found",
+        ),
+        change("images.mine", Action.UPDATE, reason(C.GONE, "not on the engine"), drift=True),
+        change("images.other", Action.CREATE, reason(C.NOT_BUILT)),
+        change("images.later", Action.NO_OP, reason(C.NOT_NEEDED)),
+        change("images.before", Action.FORGET, reason(C.REMOVED_FROM_FILE)),
+        change("stages.train", Action.RUN, reason(C.IMAGE_CHANGED, "base, system")),
+    )
+
+
 def hostile_plan() -> Plan:
     evil = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\r\nNo changes.\x9b31m"
     return plan_of(
@@ -198,6 +224,7 @@ PLANS = {
     "stages": stages_plan,
     "endpoints": endpoints_plan,
     "matrix": matrix_plan,
+    "images": images_plan,
     "hostile": hostile_plan,
     "empty": empty_plan,
 }

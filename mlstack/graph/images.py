@@ -1,0 +1,132 @@
+"""Images as they should be: what is in them, who runs in them, and the tag, computed without any engine. Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from mlstack.graph.graph import ImagePlan
+from mlstack.graph.sources import ContextFile, ImageSources, SourceDigests
+from mlstack.spec.address import Address, parse_address
+from mlstack.spec.spec import CONTAINER_TARGETS, Endpoint, Image, Pool, Spec, Stage
+
+TAG_RECIPE = 1
+_TAG_LENGTH = 20
+_DEFAULT_PYTHON = "3.12"
+_NOT_IN_REPOSITORIES = re.compile(r"[^a-z0-9]+")
+
+
+def plan_images(spec: Spec, sources: SourceDigests) -> dict[Address, ImagePlan]:
+    """Return all images that could be built."""
+    users = images_of_users(spec)
+    return {address: _plan_image(image, spec, sources, users) for address, image in spec.of(Image).items()}
+
+
+def images_of_users(spec: Spec) -> dict[Address, Address]:
+    """Return the image of each stage and endpoint that runs in a container."""
+    found: dict[Address, Address] = {}
+    for address, resource in spec.resources.items():
+        if isinstance(resource, Stage | Endpoint) and resource.image is not None:
+            pool = spec.resources.get(resource.pool)
+            if isinstance(pool, Pool) and pool.target in CONTAINER_TARGETS:
+                found[address] = resource.image
+    return found
+
+
+def image_identity(image: Image, sources: ImageSources | None) -> dict[str, Any]:
+    """Return what of an image, beside its Python packages, can change a result: part of a stage's fingerprint.
+
+    As it is written, so that neither a newer template nor another digest of the base retrains anything. Empty for an
+    image that adds nothing to its Python environment.
+    """
+    files = {each.path: each.md5 or each.link or "" for each in sources.files} if sources is not None else {}
+    parts = {
+        "base": image.base,
+        "system": list(image.system),
+        "dockerfile": sources.dockerfile if sources is not None else None,
+        "args": dict(sorted(image.args.items())),
+        "files": _digest(files) if files else None,
+    }
+    if parts["dockerfile"] is not None:
+        parts["dockerfile"] = _digest(parts["dockerfile"])
+    return {name: part for name, part in parts.items() if part}
+
+
+def reference_to_run(attributes: Mapping[str, Any]) -> str | None:
+    """Return what containers are made from, given what is recorded: the pushed content, else the image's ID."""
+    digest, identifier = attributes.get("digest"), attributes.get("image_id")
+    if digest:
+        return f"{str(attributes['reference']).rpartition(':')[0]}@{digest}"
+    return str(identifier) if identifier else None
+
+
+def base_of(image: Image, sources: SourceDigests) -> str | None:
+    """Return what an image begins with; None for one with a Dockerfile of the user's own."""
+    if image.dockerfile is not None:
+        return None
+    identity = sources.environments.get(image.address)
+    version = identity.python if identity is not None and identity.python else image.python.version
+    return image.base or f"python:{version or _DEFAULT_PYTHON}-slim"
+
+
+def _plan_image(
+    image: Image, spec: Spec, sources: SourceDigests, users: Mapping[Address, Address]
+) -> ImagePlan:
+    own = sources.images.get(image.address, ImageSources())
+    base = base_of(image, sources)
+    mine = tuple(sorted(user for user, address in users.items() if address == image.address))
+    plan = ImagePlan(
+        address=image.address,
+        tag="",
+        name=_name(image.address, spec),
+        platform=image.platform or sources.platform,
+        files=tuple(sorted((*own.files, *own.locks), key=lambda file: file.path)),
+        args=dict(sorted(image.args.items())),
+        base=base,
+        pinned=sources.bases.get(base) if base is not None else None,
+        serves=image.serves,
+        users=mine,
+        pools=tuple(sorted({_pool(spec, user) for user in mine})),
+        folders=own.folders,
+    )
+    return msgspec.structs.replace(plan, tag=_tag(plan, own.files, sources))
+
+
+def _tag(plan: ImagePlan, files: tuple[ContextFile, ...], sources: SourceDigests) -> str:
+    """Return the content hash (conventions §3): no time, no path of this machine, no user, no commit.
+
+    The bytes of lock files are not in it: the identity stands for them, so that a package added for development
+    builds nothing.
+    """
+    identity = sources.environments.get(plan.address)
+    canonical = {
+        "recipe": TAG_RECIPE,
+        "environment": identity.digest if identity is not None else "system",
+        "files": [[each.path, each.executable, each.md5, each.link] for each in files],
+        "dockerfile": plan.dockerfile,
+        "texts": plan.texts,
+        "args": plan.args,
+        "platform": plan.platform,
+    }
+    return _digest(canonical)[:_TAG_LENGTH]
+
+
+def _name(address: Address, spec: Spec) -> str:
+    """Return the repository: `registry/project/image`, in the letters that a registry takes."""
+    parts = parse_address(address)
+    words = [spec.project, parts.component if parts is not None else "", parts.name if parts is not None else ""]
+    path = "/".join(_NOT_IN_REPOSITORIES.sub("-", word.lower()).strip("-") or "x" for word in words if word)
+    return f"{spec.registry.rstrip('/')}/{path}" if spec.registry else path
+
+
+def _pool(spec: Spec, user: Address) -> Address:
+    resource = spec.resources[user]
+    assert isinstance(resource, Stage | Endpoint)  # noqa: S101 - only those run in images
+    return resource.pool
+
+
+def _digest(value: Any) -> str:
+    from hashlib import sha256
+
+    return sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()

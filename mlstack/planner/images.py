@@ -1,0 +1,121 @@
+"""Images: one is built when something that will run or be made needs it, and it is not there yet."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from mlstack.drivers.base import Absent, ImageReading, NotChecked, Present
+from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
+from mlstack.graph.graph import ImagePlan, ResourceGraph
+from mlstack.spec.address import Address, Kind
+from mlstack.state.state import Record
+
+LookAt = Callable[[ImagePlan, Record | None], ImageReading]
+"""Says whether a recorded image is where it is needed, and what would build it. Asked only when it is needed."""
+
+_STARTS = {
+    Kind.STAGE: (Action.RUN,),
+    Kind.ENDPOINT: (Action.CREATE, Action.UPDATE, Action.REPLACE),
+}
+"""What makes a container. A run that goes on already has its image, and a new definition needs none."""
+
+
+def never_looked(_plan: ImagePlan, record: Record | None) -> ImageReading:
+    """What is known without asking: what is recorded is there."""
+    return ImageReading(observation=Absent(reason="never made") if record is None else Present())
+
+
+def diff_images(
+    graph: ResourceGraph,
+    changes: Mapping[Address, Change],
+    records: Mapping[Address, Record],
+    *,
+    asked: Collection[Address] = (),
+    forced: Collection[Address] = (),
+    look_at: LookAt = never_looked,
+) -> dict[Address, Change]:
+    """Return the row of every image, given the rows of those that run in them.
+
+    `asked` are images that the person names as targets: they are built although nothing needs them. `forced` are built
+    again although they are there.
+    """
+    rows = {}
+    for address, plan in graph.images.items():
+        users = [user for user in plan.users if _starts(changes.get(user))]
+        if users or address in asked or address in forced:
+            record = records.get(address)
+            rows[address] = _row(plan, record, look_at(plan, record), users=users, forced=address in forced)
+        else:
+            code = ReasonCode.UP_TO_DATE if _is_recorded(plan, records.get(address)) else ReasonCode.NOT_NEEDED
+            rows[address] = _no_op(address, Reason(code=code))
+    return rows
+
+
+def image_attributes(plan: ImagePlan) -> dict[str, Any]:
+    """Return the attributes that an image should have; what only a build can tell is left out."""
+    return {"tag": plan.tag, "reference": plan.reference, "platform": plan.platform}
+
+
+def _starts(change: Change | None) -> bool:
+    return change is not None and change.action in _STARTS.get(change.kind, ())
+
+
+def _is_recorded(plan: ImagePlan, record: Record | None) -> bool:
+    return record is not None and image_attributes(plan).items() <= record.attributes.items()
+
+
+def _row(
+    plan: ImagePlan, record: Record | None, reading: ImageReading, *, users: list[Address], forced: bool
+) -> Change:
+    before = dict(record.attributes) if record is not None else None
+    desired = image_attributes(plan)
+    not_checked = reading.observation.reason if isinstance(reading.observation, NotChecked) else ""
+    fields = tuple(
+        FieldDiff(path=name, before=(before or {}).get(name), after=value)
+        for name, value in desired.items()
+        if (before or {}).get(name) != value
+    )
+    action, drift = Action.UPDATE, False
+    needed = tuple(Reason(code=ReasonCode.NEEDED_BY, subject=user) for user in users)
+    if record is None:
+        action, reasons = Action.CREATE, needed or (Reason(code=ReasonCode.NOT_BUILT),)
+    elif fields:
+        reasons = (Reason(code=ReasonCode.CONTENTS_CHANGED), *needed)
+    elif isinstance(reading.observation, Absent):
+        reasons, drift = (Reason(code=ReasonCode.GONE, subject=reading.observation.reason), *needed), True
+    elif forced:
+        reasons = (Reason(code=ReasonCode.FORCED),)
+    else:
+        return msgspec.structs.replace(
+            _no_op(plan.address, Reason(code=ReasonCode.UP_TO_DATE)), before=before, not_checked=not_checked
+        )
+    return Change(
+        address=plan.address,
+        kind=Kind.IMAGE,
+        action=action,
+        reasons=reasons,
+        fields=fields,
+        before=before,
+        after=desired,
+        drift=drift,
+        note=reading.builder,
+        not_checked=not_checked or reading.missing,
+    )
+
+
+def forget_image(address: Address, record: Record | None, code: ReasonCode) -> Change:
+    """Return the row of an image that is not managed any more: its bytes stay, since others may run in them."""
+    if record is None:
+        return _no_op(address, Reason(code=ReasonCode.UP_TO_DATE))
+    return Change(
+        address=address,
+        kind=Kind.IMAGE,
+        action=Action.FORGET,
+        reasons=(Reason(code=code),),
+        before=dict(record.attributes),
+    )
+
+
+def _no_op(address: Address, reason: Reason) -> Change:
+    return Change(address=address, kind=Kind.IMAGE, action=Action.NO_OP, reasons=(reason,))
