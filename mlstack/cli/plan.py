@@ -10,6 +10,7 @@ from mlstack.cli.console import report, say, say_json
 from mlstack.cli.project import Project, make_plan, open_project
 from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.drivers.read import undeclared
 from mlstack.planner.plan import Plan, Scope
 from mlstack.planner.scope import expand_addresses
 from mlstack.spec.address import Address
@@ -88,8 +89,10 @@ def build_scope(
     recorded: tuple[Address, ...] = ()
     if target or exclude:
         # What is recorded and not declared any more can be named too.
-        state = project.reader().state()
-        recorded = tuple(state.resources) if state else ()
+        reader = project.reader()
+        recorded = undeclared(
+            project.graph, reader.state(), reader, root=project.root, cache_folder=project.cache_folder
+        )
     return Scope(
         targets=expand_addresses(target or (), project.graph, option="--target", recorded=recorded),
         excludes=expand_addresses(exclude or (), project.graph, option="--exclude", recorded=recorded),

@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import msgspec
 import typer
 
 from mlstack.cli import options
@@ -13,6 +14,7 @@ from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, raise_errors
 from mlstack.drivers.dvc.settings import require_initialised
 from mlstack.drivers.tries import check_tries
 from mlstack.graph.change import Action
+from mlstack.planner.build_plan import for_a_try
 from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses, upstream_of
 from mlstack.spec.address import Address, Kind, kind_of
@@ -54,7 +56,7 @@ def run(
             planned = _plan(settings, project, scope)
             return carry_out(settings, project, planned, lock=lock, order=order) if planned.plan.steps else ExitCode.OK
     with workspace_lock(project.root, operation="run"):
-        planned = _plan(settings, project, scope)
+        planned = _plan(settings, project, scope, is_try=True)
         if changed or profile:
             running = [step.address for step in planned.plan.steps if step.action is Action.RUN]
             raise_errors(check_tries(project.graph, running, root=project.root))
@@ -65,8 +67,10 @@ def run(
         return watch(settings, work, interrupt, order=order)
 
 
-def _plan(settings: Settings, project: Project, scope: Scope) -> Planned:
+def _plan(settings: Settings, project: Project, scope: Scope, *, is_try: bool = False) -> Planned:
     planned = make_plan(project, scope)
+    if is_try:
+        planned = msgspec.structs.replace(planned, plan=for_a_try(planned.plan, project.graph))
     refuse_errored(planned)
     report(settings, warnings_of(planned.plan))
     if not planned.plan.steps:

@@ -18,8 +18,9 @@ from mlstack.drivers.registry import driver_for, driver_named, load_driver, pool
 from mlstack.graph.digest import Digester
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.hash_cache import HashCache
+from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address, Kind
-from mlstack.spec.spec import Endpoint, Image, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Stage
 from mlstack.state.environment_folder import OWN_FOLDER
 from mlstack.state.state import RunRecord
 
@@ -149,13 +150,16 @@ class _Unrecorded:
         self.prepare = store.prepare
         self.commit = store.commit
         self.lookup = store.lookup
-        self.add_dataset = store.add_dataset
         self._store = store
 
     @property
     def notices(self) -> Sequence[Diagnostic]:
         """Return what people should know afterwards."""
         return self._store.notices
+
+    def add_dataset(self, dataset: Dataset, *, say: Say) -> FileDigest:
+        """Bring its content; neither `.dvc` file nor pin."""
+        return self._store.add_dataset(dataset, say=say, recording=False)
 
     def record(self, entries: Mapping[Address, LockEntry], *, forget: Sequence[Address] = ()) -> None:
         """Record nothing."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlstack.drivers.base import Absent, NotChecked, Observation, Readings
+from mlstack.drivers.dvc.definitions import Definitions
 from mlstack.drivers.dvc.read import read_results
 from mlstack.drivers.open_runs import open_runs
 from mlstack.drivers.registry import driver_named
@@ -35,6 +36,15 @@ def read_world(
         observations=_observe(graph, prior, refresh=refresh),
         running=open_runs(reader.runs()),
     )
+
+
+def undeclared(
+    graph: ResourceGraph, prior: State | None, reader: StateReader, *, root: Path, cache_folder: Path
+) -> tuple[Address, ...]:
+    """Return what is recorded or runs, sorted, although the file does not declare it any more."""
+    found = {*(prior.resources if prior else ()), *open_runs(reader.runs())}
+    found |= Definitions(graph, root, cache_folder=cache_folder).orphans.keys()
+    return tuple(sorted(found - graph.resources.keys()))
 
 
 def _observe(graph: ResourceGraph, prior: State | None, *, refresh: bool) -> dict[Address, Observation]:

@@ -83,6 +83,18 @@ def order_steps(changes: Sequence[Change], graph: ResourceGraph) -> tuple[Step, 
     return tuple(steps)
 
 
+def for_a_try(plan: Plan, graph: ResourceGraph) -> Plan:
+    """Return the plan without what would only be recorded: a try writes neither `dvc.yaml` nor `dvc.lock`."""
+    changes = tuple(
+        msgspec.structs.replace(change, action=Action.NO_OP) if change.action in _ONLY_RECORDED else change
+        for change in plan.changes
+    )
+    return msgspec.structs.replace(plan, changes=changes, steps=order_steps(changes, graph))
+
+
+_ONLY_RECORDED = frozenset({Action.UPDATE, Action.MOVE, Action.ACCEPT, Action.FORGET})
+
+
 def digest_of(diffed: Diffed, graph: ResourceGraph, *, scope: Scope, prior_versions: dict[Address, int]) -> str:
     """Return the SHA-256 of what is approved (design §7).
 

@@ -329,8 +329,11 @@ class DvcResults:
 
     # ------------------------------------------------------------------------------------------------ datasets
 
-    def add_dataset(self, dataset: Dataset, *, say: Say) -> FileDigest:
-        """Fetch or add a dataset: content into the cache, `.dvc` file, `.gitignore`, and the pin of a source."""
+    def add_dataset(self, dataset: Dataset, *, say: Say, recording: bool = True) -> FileDigest:
+        """Fetch or add a dataset: content into the cache, `.dvc` file, `.gitignore`, and the pin of a source.
+
+        Without `recording` (a try) only its content is brought: no file that Git tracks is written.
+        """
         from mlstack.drivers.dvc.add import DatasetAdder
 
         problems = check_untracked(self._root, {dataset.path: dataset.address})
@@ -347,6 +350,10 @@ class DvcResults:
                     self._workspace.clear(dataset.path)
                     _make_parent(self._root / dataset.path)
                     fetched.rename(self._root / dataset.path)
+                if not recording:
+                    if fetched is not None:
+                        say("a try pins nothing, so the next one fetches it again; `mlstack lock` pins it")
+                    return self._saver.save(dataset.path, say=say).digest
                 digest = self._record_dataset(dataset, before, say)
             adder.pin(dataset, digest)
             return digest

@@ -128,3 +128,64 @@ def test_destroy_and_refresh_only_write_nothing_into_the_repository(root: Path) 
     assert main(["apply", "--refresh-only", "--yes"]) == 0
     assert not (root / "mlstack.lock").exists()
     assert not (root / "dvc.yaml").exists()
+
+
+WITH_DATA = """\
+version: 1
+project: demo
+datasets: {rows: {path: data/rows.csv, source: "file://%s"}}
+stages:
+  train: {cmd: cp data/rows.csv model.bin, deps: [datasets.rows], outs: [model.bin]}
+"""
+
+
+def test_a_try_fetches_data_and_pins_nothing(root: Path, tmp_path: Path) -> None:
+    source = tmp_path / "rows.csv"
+    source.write_text("1,2\n")
+    (root / "mlstack.yaml").write_text(WITH_DATA % source)
+    before = files_of(root)
+    assert main(["run"]) == 0
+    assert (root / "model.bin").read_text() == "1,2\n"
+    made = files_of(root) - before
+    assert made - {"model.bin", "data/rows.csv"} == set()
+    assert main(["apply", "--yes"]) == 0
+    assert {"data/rows.csv.dvc", "mlstack.lock", "dvc.lock"} <= files_of(root)
+
+
+def test_a_try_shows_only_what_it_does(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["apply", "--yes"]) == 0
+    text = (root / "mlstack.yaml").read_text()
+    (root / "mlstack.yaml").write_text(text + "    description: for people\n")
+    capsys.readouterr()
+    assert main(["plan"]) == 0
+    assert "~ stages.train" in capsys.readouterr().out
+    assert main(["run"]) == 0
+    said = "".join(capsys.readouterr())
+    assert "Nothing to run" in said
+    assert "updat" not in said
+
+
+def test_what_the_file_no_longer_declares_can_be_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = root / "mlstack.yaml"
+    text = file.read_text()
+    file.write_text(
+        text + "  old: {cmd: touch old.bin, outs: [old.bin]}\n  older: {cmd: touch older.bin, outs: [older.bin]}\n"
+    )
+    assert main(["apply", "--yes"]) == 0
+    file.write_text(text)
+    capsys.readouterr()
+    assert main(["plan", "--exclude", "stages.old"]) == 0
+    shown = capsys.readouterr().out
+    assert ". stages.older" in shown
+    assert ". stages.old " not in shown + " "
+    assert main(["apply", "--yes", "--target", "old"]) == 0
+    shown = capsys.readouterr().out
+    assert ". stages.old\n" in shown
+    assert "stages.older" in (root / "dvc.yaml").read_text()
+    assert "stages.old\n" not in (root / "dvc.yaml").read_text()
+
+
+def files_of(root: Path) -> set[str]:
+    """What Git would see, and what it ignores, without the folders of Git, DVC and mlstack."""
+    found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return {path.as_posix() for path in found if path.parts[0] not in {".git", ".dvc", ".mlstack"}}
