@@ -16,6 +16,8 @@ from mlstack.planner.plan import Step
 from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.state.state import Entry, HistoryRecord, State, StepResult
 
+_GIVING_RESULTS = (Action.RUN, Action.FOLLOW, Action.RESTORE, Action.ACCEPT)
+
 
 class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
     """How an apply ended: one result a step, in the order of the plan."""
@@ -46,7 +48,7 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
     raised after that. Raises `MlstackError` when they cannot be written (a full disk, a lost lock): what was done is in
     the journal, and the next command goes on from there.
     """
-    work.recording.begin()
+    work.recording.begin([step.address for step in work.plan.steps if step.action in _GIVING_RESULTS])
     before = work.store.state()
     started_at = work.now()
     work.store.append(

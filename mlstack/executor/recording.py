@@ -1,6 +1,6 @@
 """What the executor tells about where results come from; `mlstack.provenance.record` writes it down."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal, Protocol
 
 from mlstack.graph.graph import LockEntry
@@ -18,8 +18,8 @@ class Recording(Protocol):
     Each may raise `MlstackError`: the step has failed then, and the next apply finds result and run again.
     """
 
-    def begin(self) -> None:
-        """See that everything can be recorded, before anything is computed."""
+    def begin(self, stages: Collection[Address]) -> None:
+        """See that the results of these stages can be recorded, before anything is computed."""
         ...
 
     def ran(self, address: Address, entry: LockEntry, *, at: str, metrics: Mapping[str, float], how: Computed) -> None:
@@ -44,7 +44,7 @@ class Recording(Protocol):
 class NoRecording:
     """Writes nothing down."""
 
-    def begin(self) -> None:
+    def begin(self, stages: Collection[Address]) -> None:
         """Nothing to see to."""
 
     def ran(self, address: Address, entry: LockEntry, *, at: str, metrics: Mapping[str, float], how: Computed) -> None:

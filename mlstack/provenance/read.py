@@ -87,6 +87,12 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
         return _part(self.internal.get("occasion"), Occasion) or Occasion(how="recorded")
 
     @property
+    def computed(self) -> Occasion | None:
+        """Of an accepted result: when it was computed, for the inputs that it had then."""
+        original = self.internal.get("original")
+        return _part(original.get("occasion"), Occasion) if isinstance(original, dict) else None
+
+    @property
     def code(self) -> Code:
         """Which commit, and whether files differed from it."""
         return _part(self.internal.get("code"), Code) or Code()

@@ -4,7 +4,7 @@ So a kill loses nothing: either the step is done again, or its statement is ther
 write is made up for from the folder of the run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.statements import DatasetVersion, Statements, dataset_place, result_place
 from mlstack.drivers.local.run_folder import SavedResult, earlier_attempts, folder_of, read_result
@@ -61,17 +62,19 @@ class Recorder:
 
     def __init__(self, graph: ResourceGraph, *, root: Path, command: Command) -> None:
         self._graph, self._root, self._command = graph, root, command
-        self._statements = Statements(read_settings(root))
+        settings = read_settings(root)
+        self._statements, self._objects = Statements(settings), Objects(settings.cache)
         self._spec = spec_facts(graph.spec)
         self._models = {(model.stage, model.out): model for model in graph.spec.of(Model).values()}
         self._mutex = Lock()
         self._remote: str | None = None
         self._sboms: dict[str, tuple[str, str] | None] = {}
 
-    def begin(self) -> None:
-        """See that models can be signed, if they are to be. Raises `MlstackError`."""
+    def begin(self, stages: Collection[Address]) -> None:
+        """See that models of these stages can be signed, if they are to be. Raises `MlstackError`."""
         signing = self._graph.spec.signing
-        if signing is not None and signing.key is not None and self._models:
+        makes_models = {stage for stage, _ in self._models}
+        if signing is not None and signing.key is not None and makes_models.intersection(stages):
             from mlstack.provenance.signing import check_key
 
             check_key(signing, root=self._root)
@@ -112,7 +115,8 @@ class Recorder:
         occasion = self._occasion("accept", acceptance.at, None, attempts=0)
         occasion = msgspec.structs.replace(occasion, who=acceptance.who, because=acceptance.because)
         machine = _convert(internal.get("machine"))
-        original = {"fingerprint": acceptance.recorded_fingerprint, "occasion": internal.get("occasion") or {}}
+        first = {"fingerprint": acceptance.recorded_fingerprint, "occasion": internal.get("occasion") or {}}
+        original = internal.get("original") or first  # accepted again: the computation is still the first one
         made = self._made(address, entry, occasion, machine, {})
         self._write(address, entry, place, msgspec.structs.replace(made, original=original))
 
@@ -132,7 +136,7 @@ class Recorder:
             machine=machine,
             identity=self._graph.environments.get(address),
             metrics=metrics,
-            sha256={out.path: _sha256(self._root / out.path) for out in models},
+            sha256={out.path: _sha256(self._content(out)) for out in models},
             sbom=self._sbom(address),
         )
 
@@ -207,6 +211,11 @@ class Recorder:
             if self._remote is None:
                 self._remote = _origin(self._root)
         return Code(commit=command.commit, dirty=command.dirty, remote=self._remote)
+
+    def _content(self, out: Hashed) -> Path:
+        """Return a file with the recorded bytes: DVC's object, which nobody writes to, before the workspace's."""
+        found = self._objects.find(out.digest.md5)
+        return Path(found) if found is not None else self._root / out.path
 
     def _sbom(self, address: Address) -> tuple[str, str] | None:
         """Return place and SHA-256 of the environment's bill of materials, which is made if it is not there yet."""

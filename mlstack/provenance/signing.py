@@ -95,7 +95,9 @@ def _verify(config: Any, what: str, source: Path, signature: Path) -> Checked:
     except InvalidSignature:
         return Checked(what=what, verdict="bad", detail="it was not signed with this key")
     except (ValueError, KeyError, OSError, TypeError) as error:  # a damaged bundle can be anything
-        return Checked(what=what, verdict="bad", detail=str(error) or type(error).__name__)
+        mismatch = str(error).startswith("Signature mismatch")
+        why = "its bytes are not those that were signed" if mismatch else f"the signature cannot be read ({error})"
+        return Checked(what=what, verdict="bad", detail=why)
     return Checked(what=what, verdict="good")
 
 

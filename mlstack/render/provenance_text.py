@@ -49,6 +49,9 @@ def _pairs(found: Provenance, *, full: bool) -> Iterator[tuple[str, str]]:
     yield _VERBS.get(occasion.how, "made"), _who(found, occasion)
     if occasion.because:
         yield "because", occasion.because
+    if found.computed is not None:
+        when = found.computed.finished or found.computed.at
+        yield "computed", f"{age(when) + ' ' if when else ''}by {found.computed.who or 'somebody'}, for other inputs"
     yield from _commit(found)
     source = found.external.get("source")
     if isinstance(source, str):
@@ -84,9 +87,9 @@ def _who(found: Provenance, occasion: Occasion) -> str:
     when = occasion.finished or occasion.at
     by = f"by {occasion.who}{where}" if occasion.who else "by somebody"
     version = found.builder_version.get("mlstack")
-    with_what = (
-        f", mlstack {version} {occasion.operation}".rstrip() if version else ", not by this mlstack (unverified)"
-    )
+    with_what = f", mlstack {version} {occasion.operation}".rstrip() if version else ", as Git says"
+    if not version and "cmd" in found.external:
+        with_what = "; not noted by mlstack, so environment and machine are unverified"
     return f"{age(when) + ' ' if when else ''}{by}{with_what}"
 
 
