@@ -11,6 +11,7 @@ from mlstack.cli.plan import build_scope
 from mlstack.cli.project import Project, make_plan, open_project
 from mlstack.cli.results import keep_results
 from mlstack.cli.settings import settings_of
+from mlstack.cli.share import share_results
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.dvc.settings import require_initialised
 from mlstack.planner.plan import Plan
@@ -37,6 +38,8 @@ def apply(
     commit: Commit = False,
     json_into: options.JsonInto = None,
     because: options.Remark = "",
+    push: options.Push = None,
+    pull: options.Pull = None,
     yes: options.Yes = False,
 ) -> int:
     """Make it so: carry out the plan.
@@ -59,16 +62,16 @@ def apply(
             )
         )
         planned = make_plan(project, scope, locked=settings.ci if locked_ is None else locked_)
-        if saved is not None:
-            _check_fresh(saved, planned.plan)
+        _check_fresh(saved, planned.plan)
         refuse_errored(planned)
         _check_clean(project, planned.plan)
         show_before(settings, planned)
         if planned.plan.steps and saved is None:
             confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
         operation, most = "destroy" if scope.destroy else "apply", parallelism or DEFAULT_PARALLELISM
-        order = Order(operation=operation, parallelism=most, json_into=json_into, because=because)
+        order = Order(operation=operation, parallelism=most, json_into=json_into, because=because, push=push)
         code = carry_out(settings, project, planned, lock=lock, order=order)
+        code = share_results(settings, project, planned, code=code, push=push, pull=pull)
         keep_results(project, commit=commit and code == ExitCode.OK, operation="mlstack apply")
         return code
 
@@ -105,7 +108,9 @@ def _saved(planfile: Path | None, has_options: bool) -> Plan | None:
     return load_plan(planfile)
 
 
-def _check_fresh(saved: Plan, now: Plan) -> None:
+def _check_fresh(saved: Plan | None, now: Plan) -> None:
+    if saved is None:
+        return
     from mlstack.planner.plan_file import check_fresh
 
     problem = check_fresh(saved, now)

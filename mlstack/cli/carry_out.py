@@ -31,12 +31,16 @@ _RUNS_KEPT = 10
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """How a plan is to be carried out; `because` is what the person says about it, for history and provenance."""
+    """How a plan is to be carried out; `because` is what the person says about it, for history and provenance.
+
+    `push` False: nothing goes to the remote.
+    """
 
     operation: str
     parallelism: int = DEFAULT_PARALLELISM
     json_into: Path | None = None
     because: str = ""
+    push: bool | None = None
 
 
 @contextmanager
@@ -179,7 +183,8 @@ def make_work(
         metrics=planned.readings.metrics,
         recording=Recorder(project.graph, root=project.root, command=command),
     )
-    hands = LocalHands(project.graph, root=project.root, recording=recording)
+    publishing = order.push is not False
+    hands = LocalHands(project.graph, root=project.root, recording=recording, publishing=publishing)
     return interrupt, Work(planned.plan, planned.diffed, project.graph, store, hands=hands, session=session)
 
 

@@ -9,9 +9,10 @@ from typing import NamedTuple
 MAIN = "Main commands"
 STAGES = "Work on stages"
 LOOK = "Look at what there is"
+SHARE = "Share results"
 HOUSEKEEPING = "Housekeeping"
 
-GROUPS = (MAIN, STAGES, LOOK, HOUSEKEEPING)
+GROUPS = (MAIN, STAGES, LOOK, SHARE, HOUSEKEEPING)
 
 
 class CommandEntry(NamedTuple):
@@ -42,6 +43,8 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("lineage", "mlstack.cli.lineage", "lineage", "Show what comes from what, data to endpoint", LOOK),
     CommandEntry("history", "mlstack.cli.history", "history", "List what was applied, when and by whom", LOOK),
     CommandEntry("predict", "mlstack.cli.predict", "predict", "Ask an endpoint for a prediction", LOOK),
+    CommandEntry("push", "mlstack.cli.push", "push", "Copy recorded results into the remote", SHARE),
+    CommandEntry("pull", "mlstack.cli.pull", "pull", "Bring recorded results from the remote", SHARE),
     CommandEntry("lock", "mlstack.cli.lock", "lock", "Pin data sources and Python environments", HOUSEKEEPING),
     CommandEntry("unlock", "mlstack.cli.unlock", "unlock", "Remove a lock whose owner is gone", HOUSEKEEPING),
     CommandEntry("doctor", "mlstack.cli.doctor", "doctor", "Check the tools and the project", HOUSEKEEPING),

@@ -57,6 +57,13 @@ Locked = Annotated[
     bool | None,
     typer.Option("--locked/--no-locked", help="Refuse when mlstack.lock is out of date.  [default: on in CI]"),
 ]
+Push = Annotated[
+    bool | None, typer.Option("--push/--no-push", help="Push what is recorded.  [default: if there is a remote]")
+]
+Pull = Annotated[
+    bool | None,
+    typer.Option("--pull/--no-pull", help="Bring recorded results that are not here.  [default: on, off in CI]"),
+]
 Profile = Annotated[str | None, typer.Option("--profile", metavar="NAME", help="A profile of the file, for a try.")]
 Because = Annotated[str, typer.Option("--because", metavar="TEXT", help="Why, for those who come later.")]
 Remark = Annotated[

@@ -122,7 +122,13 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False) -> Planne
             dirty=bool(facts and facts.dirty),
             in_flight=_in_flight(reader),
         ),
-        diagnostics=[*problems, *readings.diagnostics, *diffed.diagnostics, *_check_rows(diffed, graph)],
+        diagnostics=[
+            *problems,
+            *readings.diagnostics,
+            *diffed.diagnostics,
+            *_check_rows(diffed, graph),
+            *check_shared_models(graph, diffed.changes, diffed.versions, root=project.root, refresh=scope.refresh),
+        ],
     )
     return Planned(plan=plan, diffed=diffed, prior=prior, readings=readings)
 

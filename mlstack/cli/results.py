@@ -1,7 +1,10 @@
 """What is left for Git after an apply: `dvc.lock` and its company are the record of results."""
 
+from posixpath import relpath
+
 from mlstack.cli.console import note
 from mlstack.cli.project import Project
+from mlstack.drivers.dvc.settings import find_top
 from mlstack.gitops.commit import commit_paths, uncommitted
 from mlstack.graph.graph import GENERATED_PARAMS
 from mlstack.graph.lock import LOCK_FILE
@@ -28,6 +31,9 @@ def keep_results(project: Project, *, commit: bool, operation: str) -> None:
 def record_paths(project: Project) -> list[str]:
     """Return every path, relative to the project folder, that an apply may have written for Git to keep."""
     paths = {LOCK_FILE, ".gitignore"}
+    top = find_top(project.root)
+    if project.spec.remote is not None and top is not None:
+        paths.add(relpath(top / ".dvc" / "config", project.root))
     for directory in project.spec.directories:
         prefix = "" if directory == "." else f"{directory}/"
         paths |= {f"{prefix}{name}" for name in ("dvc.yaml", "dvc.lock", GENERATED_PARAMS)}

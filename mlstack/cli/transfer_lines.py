@@ -32,7 +32,7 @@ def transfer_lines(settings: Settings) -> Iterator[Callable[[str], None]]:
                 sys.stderr.write(_CLEAR)
                 sys.stderr.flush()
         return
-    said_at = time.monotonic() - _EVERY
+    said_at = time.monotonic()
 
     def lines(line: str) -> None:
         nonlocal said_at

@@ -5,6 +5,7 @@ A driver is a small class that satisfies some of these Protocols; the registry n
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event as StopFlag
 from typing import Any, Literal, Protocol
@@ -212,6 +213,28 @@ class ResultStore(Protocol):
 
     def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         """Make the workspace hold these contents at these paths, by hash (workspace, cache, remote)."""
+        ...
+
+    def obtain(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Have these contents (name → digest) on this machine, by hash, without placing them."""
+        ...
+
+    def publish(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Make sure that others can have these contents: they are in the remote afterwards, if there is one."""
+        ...
+
+    def publish_result(self, address: Address, entry: LockEntry, *, say: Say) -> None:
+        """Make sure that others can restore this result: contents and run-cache entry are in the remote, if any."""
+        ...
+
+    def occupied(
+        self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]
+    ) -> AbstractContextManager[Callable[[int], None] | None]:
+        """Keep other programs out of what a stage reads and writes here, from before `prepare` until after `commit`.
+
+        Waits for one that is at it, telling `say`; yields None when `stop` says so meanwhile, else a function that is
+        told the process which does the work, so that it is spared even when this one dies. `run` names the run.
+        """
         ...
 
     def prepare(self, address: Address) -> None:

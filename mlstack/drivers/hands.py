@@ -29,12 +29,12 @@ class LocalHands:
     """Stages, results and endpoints on this machine.
 
     With `recording` False (`mlstack run`) results go into the cache and the run-cache, and into no file that Git
-    tracks.
+    tracks. With `publishing` False nothing goes to the remote.
     """
 
-    def __init__(self, graph: ResourceGraph, *, root: Path, recording: bool = True) -> None:
+    def __init__(self, graph: ResourceGraph, *, root: Path, recording: bool = True, publishing: bool = True) -> None:
         cache = root / OWN_FOLDER / "cache"
-        store = DvcResults(root, graph, cache_folder=cache)
+        store = DvcResults(root, graph, cache_folder=cache, publishing=recording and publishing)
         self.results: ResultStore = store if recording else _Unrecorded(store)
         self.admission = StageAdmission(graph)
         self._graph, self._root, self._store = graph, root, store
@@ -147,6 +147,10 @@ class _Unrecorded:
 
     def __init__(self, store: DvcResults) -> None:
         self.bring = store.bring
+        self.obtain = store.obtain
+        self.publish = store.publish
+        self.publish_result = store.publish_result
+        self.occupied = store.occupied
         self.prepare = store.prepare
         self.commit = store.commit
         self.lookup = store.lookup

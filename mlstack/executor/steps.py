@@ -7,6 +7,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import StepContext
+from mlstack.drivers.shared import served_contents, why_shared
 from mlstack.executor.stage_run import run_stage
 from mlstack.executor.walk import Finished, StepError
 from mlstack.executor.work import Outcome, Work
@@ -101,9 +102,18 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
             work.hands.results.bring(entry.digests(), say=work.say(change.address))
             metrics = work.hands.metrics_of(change.address, entry)
             work.recording.found(change.address, entry, at=work.now(), metrics=metrics)
+            _publish(work, stage, entry)
             return Outcome(lock_entry=entry, detail="restored")
         case _:
-            return Outcome(lock_entry=run_stage(work, fill_stage(stage, key), key, decision.fingerprint))
+            made = run_stage(work, fill_stage(stage, key), key, decision.fingerprint)
+            _publish(work, stage, made)
+            return Outcome(lock_entry=made)
+
+
+def _publish(work: Work, stage: Stage, entry: LockEntry) -> None:
+    """Push before the lock: should the commit of `dvc.lock` be lost, the next plan restores, and runs nothing."""
+    if work.graph.spec.results == "on-merge" and not stage.always:
+        work.hands.results.publish_result(stage.address, entry, say=work.say(stage.address))
 
 
 def _undeclared_stage(work: Work, change: Change) -> Outcome:
@@ -215,6 +225,7 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
         stop=work.interrupt.now,
     )
     context.image = work.image_of(change.address)
+    _have_models(work, change, endpoint)
     made = driver.apply(actual, context)
     version = record.version + 1 if record is not None else 1
     made = msgspec.structs.replace(made, version=version, needs=work.graph.needs.get(change.address, ()))
@@ -252,6 +263,15 @@ def _filled(work: Work, endpoint: Endpoint) -> Endpoint:
             )
         )
     return filled
+
+
+def _have_models(work: Work, change: Change, endpoint: Endpoint) -> None:
+    """Have what the endpoint serves on this machine, and in the remote if others rely on the environment."""
+    served = served_contents(endpoint, work.graph, work.versions())
+    say = work.say(change.address)
+    work.hands.results.obtain(served, say=say)
+    if why_shared(work.graph):
+        work.hands.results.publish(served, say=say)
 
 
 def _delete(work: Work, change: Change) -> Outcome:

@@ -62,10 +62,9 @@ def check_dataset(dataset: Dataset, desired: FileDigest | None, reading: Dataset
         return Diagnostic(
             code="dataset-not-here",
             summary="Dataset is not on this machine",
-            detail=f"{dataset.path} is recorded as {reading.recorded.md5}, which is neither in the workspace nor in "
-            "DVC's cache.",
-            hint="Fetch it from the remote.",
-            command=f"dvc pull {dataset.path}",
+            detail=f"{dataset.path} is recorded as {reading.recorded.md5}. {reading.content.reason}.",
+            hint="Put it there, or push it from the machine that has it:",
+            command=f"mlstack push {dataset.address}",
             address=dataset.address,
         )
     return None

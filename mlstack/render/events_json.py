@@ -74,6 +74,11 @@ class JsonEvents:
         self._emit(_line("info", f"Outputs: {len(outputs)}", "outputs", {"outputs": dict(outputs)}, self._now()))
 
 
+def info_line(message: str, kind: str, rest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the line of something that is no step: what was pushed, what was restored."""
+    return _line("info", message, kind, dict(rest), datetime.now(UTC))
+
+
 def diagnostic_line(diagnostic: Diagnostic, *, now: datetime | None = None) -> dict[str, Any]:
     """Return a diagnostic as an object of the stream."""
     level = "error" if diagnostic.severity == "error" else "warn"

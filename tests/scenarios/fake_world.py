@@ -189,6 +189,15 @@ class FakeResults:
     def bring(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         del wanted, say
 
+    def obtain(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        del wanted, say
+
+    def publish(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        del wanted, say
+
+    def publish_result(self, address: Address, entry: LockEntry, *, say: Say) -> None:
+        del address, entry, say
+
     def occupied(
         self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]
     ) -> AbstractContextManager[Callable[[int], None] | None]:

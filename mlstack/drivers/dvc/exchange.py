@@ -1,6 +1,6 @@
 """`mlstack push` and `pull`: everything that is recorded, or what some addresses need, to the remote and from it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -78,15 +78,24 @@ class Exchange:
             problem=None if moved.complete else self.sharing.explain_unpushed(moved, names),
         )
 
-    def pull(self, addresses: Iterable[Address] | None = None, *, run_cache: bool = False, say: Say) -> Pulled:
+    def pull(
+        self,
+        addresses: Iterable[Address] | None = None,
+        *,
+        paths: Container[str] | None = None,
+        run_cache: bool = False,
+        say: Say,
+    ) -> Pulled:
         """Bring what is recorded for these addresses and all that they need (None: everything) into the workspace.
 
-        What can be had is brought, also when something else is missing: that is named in `problem`.
+        With `paths`, only what belongs there. What can be had is brought, also when something else is missing: that is
+        named in `problem`.
         """
-        contents = self._contents(addresses)
+        recorded = self._contents(addresses).digests
+        chosen = {path: digest for path, digest in recorded.items() if paths is None or path in paths}
         place = self.sharing.place
         store = DvcResults(self._root, self._graph, cache_folder=self._cache_folder)
-        wanted = {path: digest for path, digest in contents.digests.items() if not store.holds(path, digest)}
+        wanted = {path: digest for path, digest in chosen.items() if not store.holds(path, digest)}
         absent = {path: digest for path, digest in wanted.items() if not self._objects.has(digest)}
         moved = None
         if absent and place is not None:

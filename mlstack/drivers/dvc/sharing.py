@@ -110,6 +110,12 @@ class Sharing:
 
         return push_runs(self.require(), self._objects, entries)
 
+    def push_runs_of(self, key: str) -> int:
+        """Copy the entries of one key of the run-cache into the remote; return how many were not there."""
+        from mlstack.drivers.dvc.run_cache import local_runs
+
+        return self.push_runs(local_runs(self._objects, key))
+
     def fetch_runs(self, keys: Sequence[str] | None = None) -> int:
         """Bring entries of the remote's run-cache (of these keys; None: all) here; return how many were not here."""
         from mlstack.drivers.dvc.run_cache import fetch_runs

@@ -51,9 +51,11 @@ class DvcResults:
         *,
         cache_folder: Path | None = None,
         repository_lock: RepositoryLock | None = None,
+        publishing: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root, self._graph, self._cache_folder, self._clock = root, graph, cache_folder, clock
+        self.publishing = publishing
         self._settings = read_settings(root)
         self._objects = Objects(self._settings.cache)
         self.sharing = Sharing(root, self._settings, self._objects, declared=graph.spec.remote)
@@ -105,13 +107,26 @@ class DvcResults:
         with self._mutex, self._lock.held(self._absolute(wanted)):
             return self._workspace.check_out_all(wanted, executable=self._was_executable, say=say)
 
-    def publish(self, entry: LockEntry, *, say: Say) -> None:
-        """Make sure that the remote has a result before anybody relies on it: its contents, then its run-cache entry.
+    def obtain(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Have contents (name → digest) on this machine; without a remote, whoever needs them says what is missing."""
+        with self._mutex:
+            lacking = {name: digest for name, digest in wanted.items() if not self._available.has(name, digest)}
+        if lacking and self.sharing.place is not None:
+            self.sharing.fetch(lacking, say=say)
 
-        Raises `MlstackError` when there is no remote, or it cannot get everything.
-        """
-        outs = {out.path: out.digest for out in entry.outs if self._objects.find(out.digest.md5)}
-        self.sharing.publish(outs, say=say)
+    def publish(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Make sure that the remote has these contents. Raises `MlstackError` when it cannot get everything."""
+        if self.publishing and self.sharing.place is not None:
+            self.sharing.publish(wanted, say=say)
+
+    def publish_result(self, address: Address, entry: LockEntry, *, say: Say) -> None:
+        """Push what a stage made, and then its entry of the run-cache; metrics that Git keeps too, as DVC restores."""
+        if self.publishing and self.sharing.place is not None:
+            here = {out.path: out.digest for out in entry.outs if self._objects.find(out.digest.md5) is not None}
+            self.sharing.publish(here, say=say)
+            directory = self._graph.stages[address].directory
+            folder = self._objects.run_folder(entry.key, directory, self._executable_in(entry))
+            self.sharing.push_runs_of(Path(folder).name)
 
     def occupied(
         self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]

@@ -37,8 +37,7 @@ def bring_model(version: str, *, out: str, root: Path, into: Path, address: str)
                 code="model-not-here",
                 summary="The model's content is not on this machine",
                 detail=f"{out} with the hash {version} is neither in DVC's cache nor in the workspace.",
-                hint="Fetch it from the remote, or run the stage that makes it.",
-                command=f"dvc pull {out}",
+                hint="Push it from the machine that has it (`mlstack push`), or run the stage that makes it.",
                 address=address,
             )
         )
