@@ -7,7 +7,8 @@ followed or collected by the next one.
 import os
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,9 @@ from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
 from mlstack.drivers.open_runs import is_owner_alive, result_of, run_goes_on
 from mlstack.drivers.retry import next_attempt
 from mlstack.executor.recording import Computed
-from mlstack.executor.walk import StepError
+from mlstack.executor.walk import NotBegunError, StepError
 from mlstack.executor.work import Work
+from mlstack.graph.change import Action
 from mlstack.graph.graph import EntryKey, LockEntry, StageInputs
 from mlstack.spec.spec import Stage
 from mlstack.state.identity import host_name, process_started
@@ -26,21 +28,55 @@ from mlstack.state.state import RunRecord
 
 
 def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> LockEntry:
-    """Carry a stage to its result and put that into the cache. Raises `StepError` with the end of the log."""
-    stop = work.interrupt.now
-    variables = work.hands.admission.admit(stage, stop=stop.is_set)
-    if variables is None:
-        raise StepError(_interrupted(stage))
-    try:
-        claim, is_inherited = _claim(work, stage, fingerprint)
-        if not (is_inherited and _is_collectable(work, claim)):
-            _bring_inputs(work, stage, key)
-            work.hands.results.prepare(stage.address)
-            claim = _attempts(work, stage, claim, variables)
-        else:
-            claim = _follow(work, stage, claim)
-    finally:
-        work.hands.admission.leave(stage)
+    """Carry a stage to its result and put that into the cache.
+
+    Raises `StepError` with the end of the log, `NotBegunError` when told to stop before its turn came.
+    """
+    with ExitStack() as around:
+        with ExitStack() as share:
+            variables = work.hands.admission.admit(stage, stop=work.interrupt.draining.is_set)
+            if variables is None:
+                raise NotBegunError(_interrupted(stage))
+            share.callback(work.hands.admission.leave, stage)
+            tell_process = around.enter_context(
+                work.hands.results.occupied(
+                    stage.address,
+                    run=fingerprint[:12],
+                    say=work.say(stage.address),
+                    stop=work.interrupt.draining.is_set,
+                )
+            )
+            if tell_process is None:
+                raise NotBegunError(_interrupted(stage))
+            made = _made_meanwhile(work, stage, key)
+            if made is not None:
+                return made
+            claim, is_inherited = _claim(work, stage, fingerprint)
+            if not (is_inherited and _is_collectable(work, claim)):
+                _bring_inputs(work, stage, key)
+                work.hands.results.prepare(stage.address)
+                claim = _attempts(work, stage, claim, variables, tell_process)
+            else:
+                claim = _follow(work, stage, claim, tell_process)
+        entry = _collect(work, stage, key, claim)
+    metrics = work.hands.metrics_of(stage.address, entry)
+    how: Computed = "follow" if is_inherited else "run"
+    work.recording.ran(stage.address, entry, at=work.now(), metrics=metrics, how=how)
+    return entry
+
+
+def _made_meanwhile(work: Work, stage: Stage, key: EntryKey) -> LockEntry | None:
+    """Return the result that a `dvc repro` of the user has made while this stage waited, and bring it."""
+    if stage.always or work.views[stage.address].forced:
+        return None
+    entry = work.hands.results.lookup(stage.address, key)
+    if entry is not None:
+        work.refine(work.planned[stage.address], Action.RESTORE, "its result was made meanwhile")
+        work.hands.results.bring(entry.digests(), say=work.say(stage.address))
+    return entry
+
+
+def _collect(work: Work, stage: Stage, key: EntryKey, claim: RunRecord) -> LockEntry:
     try:
         _check_inputs(work, stage, key)
         entry = work.hands.results.commit(stage.address, key)
@@ -50,9 +86,6 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
         )
         raise
     work.store.update_run(msgspec.structs.replace(claim, status="done", ended_at=work.now(), exit_code=0))
-    metrics = work.hands.metrics_of(stage.address, entry)
-    how: Computed = "follow" if is_inherited else "run"
-    work.recording.ran(stage.address, entry, at=work.now(), metrics=metrics, how=how)
     return entry
 
 
@@ -129,7 +162,9 @@ def _untouched(path: Path, *, since: float) -> bool:
 # ---------------------------------------------------------------------------------------------------- run
 
 
-def _attempts(work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str, str]) -> RunRecord:
+def _attempts(
+    work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str, str], tell_process: Callable[[int], None]
+) -> RunRecord:
     """Run until it succeeds or the retry rules are used up."""
     failures: Counter[str] = Counter()
     first_failure: dict[str, float] = {}
@@ -144,6 +179,7 @@ def _attempts(work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str
             claim, status="running", pid=pid, started=started, folder=str(order.folder), attempt=attempt
         )
         work.store.update_run(claim)
+        tell_process(pid)
         result = runner.wait(order, claim, say=say, stop=work.interrupt.now)
         if result.cause is None:
             return claim
@@ -164,10 +200,12 @@ def _attempts(work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str
         work.hands.results.prepare(stage.address)
 
 
-def _follow(work: Work, stage: Stage, claim: RunRecord) -> RunRecord:
+def _follow(work: Work, stage: Stage, claim: RunRecord, tell_process: Callable[[int], None]) -> RunRecord:
     """Wait for a run that another applier started."""
     order = work.hands.order_of(stage, claim)
     runner: SupportsRun = work.hands.runner(stage)
+    if claim.pid is not None and claim.host == host_name():
+        tell_process(claim.pid)
     result = runner.wait(order, claim, say=work.say(stage.address), stop=work.interrupt.now)
     if result.cause is not None:
         _give_up(work, stage, claim, order, result)

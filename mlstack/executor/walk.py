@@ -35,6 +35,10 @@ class StepError(MlstackError):
         self.log = log
 
 
+class NotBegunError(MlstackError):
+    """A step was told to stop while it still waited for its turn: nothing was done."""
+
+
 CarryOut = Callable[[Step], Finished]
 Ended = SimpleQueue[tuple[Address, StepResult | BaseException] | bool]
 """How steps ended, and (as a bool: stop now?) that the person interrupts."""
@@ -152,6 +156,9 @@ class Walk:
         self.tell(StepStarted(address=step.address, action=step.action))
         try:
             finished = self._carry_out(step)
+        except NotBegunError:
+            self._skip(step.address, self._why_stopping)
+            return self.results[step.address]
         except MlstackError as error:
             seconds = time.monotonic() - began
             tail, log = (error.log_tail, error.log) if isinstance(error, StepError) else ((), None)

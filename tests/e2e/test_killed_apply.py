@@ -90,6 +90,20 @@ def test_first_interrupt_finishes_what_runs_and_starts_no_more(project: Workspac
     assert all(counts == (1, 1) for counts in witnessed(project).values())
 
 
+def test_first_interrupt_starts_no_stage_that_waits_for_its_share(project: Workspace) -> None:
+    project.edit("mlstack.yaml", "stages:", "compute: {local: {target: local, limits: {cpu: 1}}}\nstages:")
+    apply = start_apply(project)
+    until(lambda: bool(witnessed(project)))
+    apply.send_signal(signal.SIGINT)
+    said = apply.communicate(timeout=60)[0]
+    assert apply.returncode == 130, said
+    assert len(witnessed(project)) == 1, said
+    assert "1 done, 0 failed, 5 not started" in said
+    project.mlstack("apply", "--yes")
+    project.assert_settled()
+    assert all(counts == (1, 1) for counts in witnessed(project).values())
+
+
 def test_second_interrupt_stops_now(project: Workspace) -> None:
     project.edit("mlstack.yaml", "sleep 0.4", "sleep 20")
     apply = start_apply(project)

@@ -4,12 +4,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import msgspec
-
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.dvc.path_users import GUARD, PathUsers, User
 from mlstack.drivers.dvc.settings import DvcSettings
 
 PATIENCE = 60.0
@@ -29,6 +28,7 @@ class RepositoryLock:
         self._patience = patience
         self._clock = clock
         self._mutex = threading.Lock()
+        self._users = PathUsers(settings.folder / "tmp", lambda: self._acquire(clock() + patience, GUARD))
 
     @contextmanager
     def held(self, paths: Sequence[str] = ()) -> Iterator[None]:
@@ -40,7 +40,7 @@ class RepositoryLock:
         with self._mutex:
             release = self._acquire(deadline)
             try:
-                while paths and (user := self._user_of(paths)) is not None:
+                while paths and (user := self._users.user_of(paths)) is not None:
                     release()
                     release = _nothing
                     if self._clock() > deadline:
@@ -51,7 +51,50 @@ class RepositoryLock:
             finally:
                 release()
 
-    def _acquire(self, deadline: float) -> Callable[[], None]:
+    @contextmanager
+    def occupied(
+        self,
+        cmd: str,
+        *,
+        read: Sequence[str],
+        write: Sequence[str],
+        on_wait: Callable[[str], None],
+        stop: Callable[[], bool],
+    ) -> Iterator[Callable[[int], None] | None]:
+        """Be on the list of those who use these paths (absolute), so that no `dvc` command runs into a stage of ours.
+
+        Yields what puts the process that does the work on the list as well; None when told to `stop` while waiting.
+        `on_wait` is told once whom this waits for. Raises `MlstackError` when patience ends, naming that process.
+        """
+        deadline = self._clock() + self._patience
+        told = False
+        while (blocking := self._enter(cmd, read, write)) is not None:
+            if stop():
+                yield None
+                return
+            if self._clock() > deadline:
+                raise MlstackError(_path_busy(*blocking))
+            if not told:
+                on_wait(f"waiting for process {blocking[1].pid} ({blocking[1].cmd}), which uses {blocking[0]}")
+                told = True
+            time.sleep(_PAUSE)
+        try:
+            yield lambda pid: self._add_process(cmd, pid, write)
+        finally:
+            with suppress(OSError, MlstackError):  # what is left counts for nothing once this process has ended
+                self._users.leave(cmd)
+
+    def _enter(self, cmd: str, read: Sequence[str], write: Sequence[str]) -> tuple[str, User] | None:
+        try:
+            return self._users.enter(cmd, read=read, write=write)
+        except OSError as error:
+            raise MlstackError(_no_folder(self._settings.folder / "tmp", error)) from error
+
+    def _add_process(self, cmd: str, pid: int, paths: Sequence[str]) -> None:
+        with suppress(OSError):  # a full disk; it is on the list with our own process
+            self._users.add_process(cmd, pid, paths)
+
+    def _acquire(self, deadline: float, name: str = "lock") -> Callable[[], None]:
         folder = self._settings.folder / "tmp"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -59,18 +102,18 @@ class RepositoryLock:
             raise MlstackError(_no_folder(folder, error)) from error
         take = self._take_hardlink if self._settings.hardlink_lock else self._take
         while True:
-            release = take(folder)
+            release = take(folder, name)
             if release is not None:
                 return release
             if self._clock() > deadline:
-                raise MlstackError(_busy(folder / "lock", self._patience))
+                raise MlstackError(_busy(folder / name, self._patience))
             time.sleep(_PAUSE)
 
-    def _take(self, folder: Path) -> Callable[[], None] | None:
+    def _take(self, folder: Path, name: str) -> Callable[[], None] | None:
         """Take it as `zc.lockfile` does, which DVC uses; None if somebody has it."""
         import fcntl
 
-        descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -86,10 +129,10 @@ class RepositoryLock:
 
         return release
 
-    def _take_hardlink(self, folder: Path) -> Callable[[], None] | None:
+    def _take_hardlink(self, folder: Path, name: str) -> Callable[[], None] | None:
         from dvc.lock import LockError, make_lock
 
-        lock = make_lock(str(folder / "lock"), tmp_dir=str(folder), hardlink_lock=True)
+        lock = make_lock(str(folder / name), tmp_dir=str(folder), hardlink_lock=True)
         try:
             lock.lock(timeout=1)
         except LockError:
@@ -100,49 +143,9 @@ class RepositoryLock:
 
         return release
 
-    def _user_of(self, paths: Sequence[str]) -> tuple[str, int, str] | None:
-        """Return path, pid and command of a live process that has one of these paths in `.dvc/tmp/rwlock`."""
-        try:
-            users = msgspec.json.decode((self._settings.folder / "tmp" / "rwlock").read_bytes(), type=_RwLock)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        listed = [(path, [info]) for path, info in users.write.items() if info is not None]
-        listed += list(users.read.items())
-        for path, infos in listed:
-            if not any(_overlap(path, ours) for ours in paths):
-                continue
-            for info in infos:
-                if info.pid != os.getpid() and _is_alive(info.pid):
-                    return path, info.pid, info.cmd
-        return None
-
-
-class _Info(msgspec.Struct):
-    pid: int
-    cmd: str
-
-
-class _RwLock(msgspec.Struct):
-    write: dict[str, _Info | None] = {}
-    read: dict[str, list[_Info]] = {}
-
 
 def _nothing() -> None:
     """Release what is not held."""
-
-
-def _overlap(one: str, other: str) -> bool:
-    return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def _holder(lock: Path) -> str:
@@ -162,11 +165,11 @@ def _busy(lock: Path, patience: float) -> Diagnostic:
     )
 
 
-def _path_busy(path: str, pid: int, cmd: str) -> Diagnostic:
+def _path_busy(path: str, user: User) -> Diagnostic:
     return Diagnostic(
         code="dvc-runs",
         summary="DVC runs a stage that uses the same files",
-        detail=f"{path} is in use by process {pid}: {cmd}.",
+        detail=f"{path} is in use by process {user.pid}: {user.cmd}.",
         hint="Wait until it is done, then apply again; what is done stays done.",
     )
 

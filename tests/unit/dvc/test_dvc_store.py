@@ -346,6 +346,18 @@ def test_dvc_waits_for_us_and_we_for_dvc(project: Project) -> None:
     assert "Unable to acquire lock" not in project.dvc("checkout")
 
 
+def test_what_gc_removes_before_dvc_lock_names_it_is_saved_again(project: Project) -> None:
+    key = one_stage(project)
+    project.write("o", "1")
+    store = project.store()
+    entry = store.commit(A, key)
+    project.dvc("gc", "-w", "-f")
+    assert objects_in(project) == []
+    store.record({A: entry})
+    store.flush()
+    assert len(objects_in(project)) == 1
+
+
 def test_a_stage_that_dvc_runs_at_this_moment(project: Project) -> None:
     """A `dvc repro` of the user runs `b` while we commit `a`; `b` itself has to wait until it is done."""
     go = project.root / "go"
