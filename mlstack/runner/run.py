@@ -112,6 +112,12 @@ class Runner:
         except Problem as problem:
             cause = "superseded" if self._superseded and problem.cause == "stopped" else problem.cause
             return self._finish(cause, getattr(self._attempt, "exit_code", None), problem.detail)
+        except OSError as error:  # a full disk, most of all
+            where = f"{error.filename}: " if error.filename else ""
+            return self._finish("error", None, f"{where}{error.strerror or error}")
+        except Exception as error:
+            self._finish("error", None, f"a bug in the runner: {type(error).__name__}: {error}")
+            raise
         return self._finish(None, 0, "", outs)
 
     def _is_done(self) -> bool:

@@ -91,13 +91,13 @@ class Store:
         """Write an object, whole or not at all."""
         import obstore
 
-        self._try(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
+        self._write(key, lambda: obstore.put(self._store, key, data, use_multipart=False))
 
     def put_parts(self, key: str, parts: Callable[[], Iterable[bytes]]) -> None:
         """Write a large object, whole or not at all. What `parts()` raises while it is read ends it."""
         import obstore
 
-        self._try(key, lambda: obstore.put(self._store, key, iter(parts()), use_multipart=True, chunk_size=PART))
+        self._write(key, lambda: obstore.put(self._store, key, iter(parts()), use_multipart=True, chunk_size=PART))
 
     def create(self, key: str, data: bytes) -> bool:
         """Write an object if there is none; False, with nothing written, if there is.
@@ -108,7 +108,7 @@ class Store:
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            self._try(key, lambda: obstore.put(self._store, key, data, mode="create", use_multipart=False))
+            self._write(key, lambda: obstore.put(self._store, key, data, mode="create", use_multipart=False))
         except AlreadyExistsError:
             return self.get(key) == data
         return True
@@ -129,6 +129,12 @@ class Store:
                 self._try(key, partial(obstore.delete, self._store, key))
             except Missing:
                 continue
+
+    def _write(self, key: str, write: Callable[[], object]) -> None:
+        try:
+            self._try(key, write)
+        except Missing:
+            raise Problem("refused", f"{self.url} does not exist: {key} cannot be written") from None
 
     def _try(self, key: str, ask: Callable[[], T]) -> T:
         from obstore.exceptions import (
