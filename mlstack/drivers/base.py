@@ -215,7 +215,6 @@ class ResultStore(Protocol):
         """Make the workspace hold these contents at these paths, by hash (workspace, cache, remote)."""
         ...
 
-<<<<<<< Updated upstream
     def obtain(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         """Have these contents (name → digest) on this machine, by hash, without placing them."""
         ...
@@ -228,8 +227,6 @@ class ResultStore(Protocol):
         """Make sure that others can restore this result: contents and run-cache entry are in the remote, if any."""
         ...
 
-=======
->>>>>>> Stashed changes
     def occupied(
         self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]
     ) -> AbstractContextManager[Callable[[int], None] | None]:

@@ -147,12 +147,9 @@ class _Unrecorded:
 
     def __init__(self, store: DvcResults) -> None:
         self.bring = store.bring
-<<<<<<< Updated upstream
         self.obtain = store.obtain
         self.publish = store.publish
         self.publish_result = store.publish_result
-=======
->>>>>>> Stashed changes
         self.occupied = store.occupied
         self.prepare = store.prepare
         self.commit = store.commit
