@@ -1,6 +1,6 @@
 """What `compare` compares: the working tree as it is, and a commit as DVC's files recorded it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +9,7 @@ import msgspec
 
 from mlstack.cli.project import Project
 from mlstack.drivers.dvc.lockfile import read_lock
-from mlstack.drivers.dvc.metrics import parse_metrics
+from mlstack.drivers.dvc.metrics import join_metrics, parse_metrics
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.gitops.recorded import read_recorded_at
@@ -47,9 +47,8 @@ def read_now(project: Project) -> Facts:
         recorded = locks[stage.directory].stages.get(stage.entry_name)
         if recorded is not None and recorded.entry is not None:
             entries[address] = recorded.entry
-        for path in _metric_paths(stage):
-            content = _read_file(root / path, root, cached)
-            metrics.update(_named(address, path, content))
+        contents = {path: _read_file(root / path, root, cached) for path in _metric_paths(stage)}
+        metrics.update(_named(address, contents))
     data = {(str(a), ""): d.md5 for a, d in graph.datasets.items() if d is not None}
     known = {dep.path: dep.digest.md5 for s in graph.stages.values() for dep in s.deps if dep.digest is not None}
     for dataset in project.spec.of(Dataset).values():
@@ -97,12 +96,14 @@ def _metrics_then(project: Project, commit: str) -> dict[Key, float]:
     for address, stage in graph.stages.items():
         entry = recorded.stages.get((stage.directory, stage.entry_name))
         digests = entry.digests() if entry is not None else {}
+        contents: dict[str, bytes | None] = {}
         for path in _metric_paths(stage):
             content = in_git[path]
             if content is None and path in digests:
                 place = objects.find(digests[path].md5)
                 content = _read_file(Path(place), objects.folder) if place else None
-            found.update(_named(address, path, content))
+            contents[path] = content
+        found.update(_named(address, contents))
     return found
 
 
@@ -118,9 +119,14 @@ def _read_file(path: Path, *folders: Path) -> bytes | None:
     return None
 
 
-def _named(address: str, path: str, content: bytes | None) -> dict[Key, float]:
-    values = parse_metrics(content, Path(path).suffix.lower()) if content is not None else {}
-    return {(address, name): value for name, value in values.items()}
+def _named(address: str, contents: Mapping[str, bytes | None]) -> dict[Key, float]:
+    """Return the metrics of a stage from its files; of what several files have, each under `FILE:PATH`."""
+    files = {
+        path: parse_metrics(content, Path(path).suffix.lower())
+        for path, content in contents.items()
+        if content is not None
+    }
+    return {(address, name): value for name, value in join_metrics(files).items()}
 
 
 def _params(stages: Iterable[tuple[str, str, ParamValues]]) -> Iterable[tuple[Key, Any]]:

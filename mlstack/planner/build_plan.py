@@ -11,7 +11,7 @@ from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.planner.diff import Diffed
 from mlstack.planner.plan import Plan, Scope, Step
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Resource, Stage
 from mlstack.state.state import State
 
@@ -86,7 +86,9 @@ def order_steps(changes: Sequence[Change], graph: ResourceGraph) -> tuple[Step, 
 def for_a_try(plan: Plan, graph: ResourceGraph) -> Plan:
     """Return the plan without what would only be recorded: a try writes neither `dvc.yaml` nor `dvc.lock`."""
     changes = tuple(
-        msgspec.structs.replace(change, action=Action.NO_OP) if change.action in _ONLY_RECORDED else change
+        msgspec.structs.replace(change, action=Action.NO_OP)
+        if change.kind is Kind.STAGE and change.action in _ONLY_RECORDED
+        else change
         for change in plan.changes
     )
     return msgspec.structs.replace(plan, changes=changes, steps=order_steps(changes, graph))

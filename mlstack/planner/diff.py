@@ -22,7 +22,7 @@ from mlstack.graph.outputs import Known, fill_endpoint, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.datasets import check_dataset, diff_dataset
 from mlstack.planner.images import LookAt, diff_images, forget_image, never_looked
-from mlstack.planner.models import diff_model, judge
+from mlstack.planner.models import check_gates, diff_model, judge
 from mlstack.planner.moves import reading_before_move, record_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
 from mlstack.planner.removed import hint_renames, removed_rows
@@ -221,12 +221,15 @@ class _Walk:
             and change.action not in (Action.NO_OP, Action.UPDATE, Action.ACCEPT, Action.CANCEL)
             and not change.is_always
         )
+        gates = judge(model, self.readings.metrics)
+        if address in self.selected and not unsure:
+            self.diagnostics.extend(check_gates(gates, model))
         change = diff_model(
             model,
             before=before,
             after=after,
             gate_stages_pending=tuple(dict.fromkeys(unsure)),
-            gates=judge(model, self.readings.metrics),
+            gates=gates,
         )
         return change if address in self.selected else self._left_out(change)
 

@@ -1,20 +1,25 @@
 """Models: a version is the hash of an output, and gates are bounds on recorded metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import isnan
 
 import msgspec
 
+from mlstack.diagnostics import Diagnostic
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Gate, Model
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One gate held against the recorded metric; `value` is None when no such metric was recorded."""
+    """One gate held against the recorded metric; `value` is None when no such metric was recorded.
+
+    `candidates` are the names of the metrics that the gate could mean, when that is more than one.
+    """
 
     gate: Gate
     value: float | None
+    candidates: tuple[str, ...] = ()
 
     @property
     def met(self) -> bool:
@@ -27,6 +32,9 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """Say how it went: `stages.evaluate.metrics.rmse is 0.71, above the maximum 0.7`."""
         name = f"{self.gate.stage}.metrics.{self.gate.metric}"
+        if self.candidates:
+            files = " and ".join(candidate.rpartition(":")[0] for candidate in self.candidates)
+            return f"{name} is in {files}; name one of them: {self.gate.stage}.metrics.{self.candidates[0]}"
         if self.value is None:
             return f"{name} was not recorded"
         bounds = [
@@ -39,14 +47,31 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(model: Model, metrics: Mapping[Address, Mapping[str, float]]) -> tuple[GateResult, ...]:
     """Hold every gate of a model against the metrics of its stages."""
-    return tuple(GateResult(gate=gate, value=_metric(metrics.get(gate.stage, {}), gate.metric)) for gate in model.gates)
+    return tuple(_hold(gate, metrics.get(gate.stage, {})) for gate in model.gates)
 
 
-def _metric(values: Mapping[str, float], name: str) -> float | None:
-    """Find a metric by its dotted name, with or without the file that it is in (`metrics/eval.json:rmse`)."""
-    if name in values:
-        return values[name]
-    return next((value for key, value in values.items() if key.rpartition(":")[2] == name), None)
+def _hold(gate: Gate, values: Mapping[str, float]) -> GateResult:
+    """Find a metric by its dotted name; where several files have it, with the file (`metrics/eval.json:rmse`)."""
+    if gate.metric in values:
+        return GateResult(gate=gate, value=values[gate.metric])
+    candidates = tuple(sorted(key for key in values if key.rpartition(":")[2] == gate.metric))
+    if candidates:
+        return GateResult(gate=gate, value=None, candidates=candidates)
+    file, _, name = gate.metric.rpartition(":")
+    return GateResult(gate=gate, value=values.get(name) if file else None)
+
+
+def check_gates(results: Iterable[GateResult], model: Model) -> Iterator[Diagnostic]:
+    """Yield a problem for each gate that could mean several metrics: none of them is silently taken."""
+    for result in results:
+        if result.candidates:
+            yield Diagnostic(
+                code="metric-ambiguous",
+                summary="A gate could mean several metrics",
+                detail=f"{result.sentence()}.",
+                hint="Name the file in the gate, or give the metrics different names.",
+                address=model.address,
+            )
 
 
 def diff_model(

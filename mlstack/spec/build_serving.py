@@ -8,7 +8,7 @@ from mlstack.spec.address import Address, Kind
 from mlstack.spec.build_places import PlaceBuilder, read_env, read_range, read_resources
 from mlstack.spec.build_stages import StageBuilder
 from mlstack.spec.draft import Draft
-from mlstack.spec.faults import Faults
+from mlstack.spec.faults import Faults, listed, suggest
 from mlstack.spec.file import BoundModel, DatasetModel, EndpointModel, ModelModel
 from mlstack.spec.node import Node
 from mlstack.spec.paths import check_made, normalise
@@ -168,6 +168,12 @@ class ServingBuilder:
         if not any(made.out.role == "metric" for made in draft.made):
             detail = f"the gate of `{address}` asks `{draft.address}`, which declares no metrics."
             self.faults.add("gate-without-metrics", place, detail, f"Add `metrics: [FILE]` to {draft.address}.")
+            return None, ""
+        file = reference.rest.rpartition(":")[0]
+        files = [made.out.path for made in draft.made if made.out.role == "metric"]
+        if file and file not in files:
+            detail = f"`{draft.address}` has no metrics file `{file}`.{suggest(file, files)}"
+            self.faults.add("unknown-reference", place, detail, f"Its metrics files: {listed(files)}.")
             return None, ""
         return draft.address, reference.rest
 

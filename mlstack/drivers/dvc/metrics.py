@@ -1,5 +1,6 @@
 """Recorded metrics. What a file of a given hash says never changes, so it is remembered by hash."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import md5
 from pathlib import Path
@@ -37,13 +38,14 @@ class MetricsReader:
         self._changed = False
 
     def read(self, inputs: StageInputs, recorded: LockEntry) -> dict[str, float]:
-        """Return and keep a stage's metrics: dotted path inside the file → number; of two files the first wins."""
+        """Return and keep a stage's metrics: names as `join_metrics` gives them → number."""
         digests = recorded.digests()
-        values: dict[str, float] = {}
-        for out in sorted(inputs.outs, key=lambda out: out.path):
-            digest = digests.get(out.path)
-            if out.role == "metric" and digest is not None and not digest.is_folder:
-                values = {**self._read_file(out.path, digest), **values}
+        files = {
+            out.path: self._read_file(out.path, digest)
+            for out in inputs.outs
+            if out.role == "metric" and (digest := digests.get(out.path)) is not None and not digest.is_folder
+        }
+        values = join_metrics(files)
         if values:
             self.found[inputs.address] = values
         return values
@@ -95,6 +97,19 @@ def parse_metrics(content: bytes, suffix: str) -> dict[str, float]:
         return dict(_flatten(_parse(content, suffix), ""))
     except (ValueError, OverflowError, RecursionError):
         return {}
+
+
+def join_metrics(files: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Return the metrics of all files of one stage: by their dotted path in the file.
+
+    One that several files have is no metric of the stage: each of them stands under `FILE:PATH`.
+    """
+    holders = Counter(name for values in files.values() for name in values)
+    return {
+        name if holders[name] == 1 else f"{file}:{name}": value
+        for file, values in sorted(files.items())
+        for name, value in values.items()
+    }
 
 
 def _parse(content: bytes, suffix: str) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlstack.cli.compare_read import _named
 from mlstack.cli.init import project_name
 from mlstack.cli.main import main
 from mlstack.diagnostics import ExitCode
@@ -366,6 +367,12 @@ def test_compare_with_the_last_commit(applied: Path, capsys: pytest.CaptureFixtu
     output(capsys, "compare", "--markdown-into", "c.md")
     assert "**Metrics**" in (applied / "c.md").read_text()
     assert "| stages.train | rmse |" in output(capsys, "compare", "--markdown")
+
+
+def test_compare_shows_a_metric_of_two_files_twice() -> None:
+    contents = {"m.json": b'{"x": 1, "y": 3}', "n.json": b'{"x": 2}', "gone.json": None}
+    found = _named("stages.train", contents)
+    assert found == {("stages.train", name): value for name, value in (("m.json:x", 1), ("n.json:x", 2), ("y", 3))}
 
 
 def test_compare_with_where_the_branch_began(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,6 @@ from mlstack.spec.spec import Checkpoint, Dataset, Out, SecretRef
 from tests.unit.dvc.dvc_project import Project, stage
 from tests.unit.remote_run.git_project import project as project  # noqa: PLC0414 - a fixture
 
-
 METRIC = Out(path="metric.json", role="metric", cache=False)
 
 
