@@ -11,7 +11,7 @@ export UV_COMPILE_BYTECODE := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-down test lint format bench lock schemas docs golden clean
+.PHONY: help setup demo demo-down test engines lint format bench lock schemas docs golden clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -24,6 +24,9 @@ demo-down: ## Stop what the demo runs and remove ./demo
 
 test: setup ## Set up and run all tests, the checks of style, types and imports among them
 	$(BIN)/pytest -n auto -m "not bench"
+
+engines: setup ## Install what tests of Docker need: Debian packages, Go programs (as root; 10 minutes once)
+	@$(BIN)/python -m tests.engines install
 
 lint: setup ## Run only the checks: ruff, mypy, import layers, size budgets
 	$(BIN)/pytest -n auto tests/quality

@@ -54,6 +54,7 @@ class ExitCode(IntEnum):
     ERROR = 1
     CHANGES = 2
     BUG = 3
+    NOT_TRIED = 4
     USAGE = 64
     INTERRUPTED = 130
 

@@ -8,3 +8,5 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("person", deadline=None)
 settings.load_profile("ci" if os.environ.get("CI") else "person")
+
+pytest_plugins = ["tests.engines.fixtures"]  # real engines: tests/engines/README.md

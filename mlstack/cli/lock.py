@@ -74,8 +74,20 @@ def lock(
         if problems:
             raise MlstackError(*problems)
         return ExitCode.OK
-    renewed = expand_addresses(upgrade or (), project.graph, option="--upgrade")
-    with workspace_lock(project.root, operation="lock", timeout=read_timeout(lock_timeout)):
+    changes = _write(project, before, wanted, upgrade=upgrade or [], timeout=read_timeout(lock_timeout))
+    if settings.json:
+        say_json({"file": LOCK_FILE, "changes": changes})
+    else:
+        say("\n".join(changes) if changes else f"{LOCK_FILE} is up to date.")
+    return ExitCode.OK
+
+
+def _write(
+    project: Project, before: ProjectLock | None, wanted: ProjectLock, *, upgrade: list[str], timeout: float
+) -> list[str]:
+    """Pin what is missing and what is to be renewed; return what changed."""
+    renewed = expand_addresses(upgrade, project.graph, option="--upgrade")
+    with workspace_lock(project.root, operation="lock", timeout=timeout):
         kept = {address: pin for address, pin in wanted.sources.items() if address not in renewed}
         write_lock(project.root, msgspec.structs.replace(wanted, sources=kept))
         missing = [address for address in wanted.sources if address not in kept or kept[address].md5 is None]
@@ -86,12 +98,7 @@ def lock(
             write_lock(project.root, msgspec.structs.replace(now, sources={**wanted.sources, **now.sources}))
             raise
         after = read_lock(project.root, project=project.spec.project)
-    changes = _changes(before, after)
-    if settings.json:
-        say_json({"file": LOCK_FILE, "changes": changes})
-    else:
-        say("\n".join(changes) if changes else f"{LOCK_FILE} is up to date.")
-    return ExitCode.OK
+    return _changes(before, after)
 
 
 def _refuse_together(check: bool, upgrade: list[str] | None) -> None:

@@ -11,6 +11,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError, Severity, errors_in
 from mlstack.drivers.base import Readings
 from mlstack.drivers.read import read_world
 from mlstack.drivers.registry import check_targets, driver_for, load_driver, look_at_image, pool_of
+from mlstack.drivers.shared import check_shared_models
 from mlstack.gitops.facts import read_git_facts
 from mlstack.gitops.own_folder import check_own_folder
 from mlstack.graph.change import Action

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Driver, ImageReading
+from mlstack.drivers.base import Absent, Driver, ImageReading
 from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Endpoint, Image, Pool, Stage
@@ -12,15 +12,11 @@ from mlstack.state.state import Record
 
 DRIVERS: dict[tuple[Kind, str], str] = {
     (Kind.STAGE, "local"): "mlstack.drivers.local.stages:LocalStages",
-    (Kind.IMAGE, "docker"): "mlstack.drivers.docker.images:DockerImages",
     (Kind.ENDPOINT, "local"): "mlstack.drivers.local.endpoints:LocalEndpoints",
 }
 """Kind and target → `module:Class`."""
 
-_NAMED: dict[str, str] = {
-    "local-endpoint": DRIVERS[Kind.ENDPOINT, "local"],
-    "docker-image": DRIVERS[Kind.IMAGE, "docker"],
-}
+_NAMED: dict[str, str] = {"local-endpoint": DRIVERS[Kind.ENDPOINT, "local"]}
 """`Record.driver` → `module:Class`, for what was made before and may not be declared any more."""
 
 
@@ -43,6 +39,8 @@ def driver_for(resource: Endpoint | Image, graph: ResourceGraph) -> Driver:
 
 def look_at_image(plan: ImagePlan, graph: ResourceGraph, record: Record | None, *, refresh: bool) -> ImageReading:
     """Say whether a recorded image is where it is needed, and what would build it. Asked only when it is needed."""
+    if (Kind.IMAGE, "docker") not in DRIVERS:
+        return ImageReading(observation=Absent(reason="never made"), missing="this version builds no images")
     reading: ImageReading = load_driver(Kind.IMAGE, "docker")().look_at(plan, graph, record, refresh=refresh)
     return reading
 

@@ -19,9 +19,10 @@ from mlstack.spec.spec import Image
 
 FILES_FOLDER = "files"
 LOCKS_FOLDER = "locks"
+_LOCKS_PLACE = f".mlstack/python/{LOCKS_FOLDER}"
 _LARGEST = 1 << 20
 _LEFT_OUT_FOLDERS = frozenset({".git", ".mlstack", ".dvc", "__pycache__"})
-_LEFT_OUT_FILES = frozenset({"dvc.yaml", "dvc.lock", "mlstack.lock", "params.mlstack.yaml"})
+_LEFT_OUT_FILES = frozenset({"dvc.yaml", "dvc.lock", "mlstack.lock", "params.mlstack.yaml", ".dockerignore"})
 
 
 class ImageReader:
@@ -36,6 +37,8 @@ class ImageReader:
         """Return what is in the context of one image. Raises `MlstackError` with what cannot be had."""
         if image.dockerfile is not None:
             return self._read_own(image, image.dockerfile)
+        if environment.folders and not (image.python.lock or "").endswith("uv.lock"):
+            raise MlstackError(_local_packages(image, environment))
         files = [
             each for path in image.files for each in self._below(path, into=f"{FILES_FOLDER}/{path}", keep=_everything)
         ]
@@ -47,9 +50,19 @@ class ImageReader:
         locks |= {path for path in members if (self._root / path).is_file()}
         return ImageSources(
             files=_sorted(files),
-            locks=_sorted(self._file(path, f"{LOCKS_FOLDER}/{path}") for path in locks),
+            locks=_sorted(self._file(path, f"{_LOCKS_PLACE}/{path}") for path in locks),
             folders=environment.folders,
+            has_hashes=self._has_hashes(image),
         )
+
+    def _has_hashes(self, image: Image) -> bool:
+        lock = image.python.lock
+        if lock is None or lock.endswith((".lock", ".toml")):
+            return False
+        try:
+            return b"--hash" in read_plain(self._root, lock)
+        except OSError:
+            return False
 
     def _read_own(self, image: Image, dockerfile: str) -> ImageSources:
         try:
@@ -138,6 +151,17 @@ def _special(path: str, what: str) -> Diagnostic:
         summary="Only files, folders and links can be put into an image",
         detail=f"{path} is {what}.",
         hint="Remove it, or list it in .dockerignore.",
+    )
+
+
+def _local_packages(image: Image, environment: Environment) -> Diagnostic:
+    return Diagnostic(
+        code="image-local-package",
+        summary="An image cannot hold packages that lie in the project",
+        detail=f"{image.python.lock} installs {', '.join(environment.folders)}, whose code belongs to a checkout.",
+        hint="Lock with uv.lock, where such packages are found in the checkout, or take them out of the lock.",
+        command="uv lock",
+        address=image.address,
     )
 
 

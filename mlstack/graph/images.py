@@ -70,21 +70,33 @@ def base_of(image: Image, sources: SourceDigests) -> str | None:
     return image.base or f"python:{version or _DEFAULT_PYTHON}-slim"
 
 
-def _plan_image(
-    image: Image, spec: Spec, sources: SourceDigests, users: Mapping[Address, Address]
-) -> ImagePlan:
+def _plan_image(image: Image, spec: Spec, sources: SourceDigests, users: Mapping[Address, Address]) -> ImagePlan:
     own = sources.images.get(image.address, ImageSources())
     base = base_of(image, sources)
     mine = tuple(sorted(user for user, address in users.items() if address == image.address))
+    pinned = sources.bases.get(base) if base is not None else None
+    identity = sources.environments.get(image.address)
+    from mlstack.graph.dockerfile import render_dockerfile  # a project without images loads no template
+
+    rendered = render_dockerfile(
+        image,
+        own,
+        base=f"{base}@{pinned}" if pinned is not None else base,
+        python=identity.python if identity is not None else None,
+        title=_repository(image.address, spec),
+    )
     plan = ImagePlan(
         address=image.address,
         tag="",
         name=_name(image.address, spec),
+        dockerfile=rendered.dockerfile,
+        classic=rendered.classic,
+        texts=rendered.texts,
         platform=image.platform or sources.platform,
         files=tuple(sorted((*own.files, *own.locks), key=lambda file: file.path)),
         args=dict(sorted(image.args.items())),
         base=base,
-        pinned=sources.bases.get(base) if base is not None else None,
+        pinned=pinned,
         serves=image.serves,
         users=mine,
         pools=tuple(sorted({_pool(spec, user) for user in mine})),
@@ -113,11 +125,16 @@ def _tag(plan: ImagePlan, files: tuple[ContextFile, ...], sources: SourceDigests
 
 
 def _name(address: Address, spec: Spec) -> str:
-    """Return the repository: `registry/project/image`, in the letters that a registry takes."""
+    """Return where it is kept: `registry/project/image`."""
+    path = _repository(address, spec)
+    return f"{spec.registry.rstrip('/')}/{path}" if spec.registry else path
+
+
+def _repository(address: Address, spec: Spec) -> str:
+    """Return `project/image`, in the letters that a registry takes."""
     parts = parse_address(address)
     words = [spec.project, parts.component if parts is not None else "", parts.name if parts is not None else ""]
-    path = "/".join(_NOT_IN_REPOSITORIES.sub("-", word.lower()).strip("-") or "x" for word in words if word)
-    return f"{spec.registry.rstrip('/')}/{path}" if spec.registry else path
+    return "/".join(_NOT_IN_REPOSITORIES.sub("-", word.lower()).strip("-") or "x" for word in words if word)
 
 
 def _pool(spec: Spec, user: Address) -> Address:

@@ -17,7 +17,7 @@ from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
 from mlstack.spec.plain_files import read_plain
-from mlstack.spec.spec import Dataset, Endpoint, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Stage
 
 LOCK_FILE = "mlstack.lock"
 LOCK_FORMAT = 1
@@ -50,14 +50,29 @@ class EnvironmentPin(msgspec.Struct, frozen=True, kw_only=True):
     groups: tuple[str, ...] = ()
 
 
+class ImagePin(msgspec.Struct, frozen=True, kw_only=True):
+    """The content (`sha256:…`) that the base of an image had when `mlstack lock` asked its registry."""
+
+    digest: str
+
+
 class ProjectLock(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole file. `environments` are keyed by `environment_key`, `mlstack` is the version that wrote it."""
+    """The whole file.
+
+    `environments` are keyed by `environment_key`, `images` by the reference of a base image as it is written; `mlstack`
+    is the version that wrote it.
+    """
 
     project: str
     mlstack: str = __version__
     format: int = LOCK_FORMAT
     sources: dict[Address, SourcePin] = {}
     environments: dict[str, EnvironmentPin] = {}
+    images: dict[str, ImagePin] = {}
+
+    def bases(self) -> dict[str, str]:
+        """Return the digest of each base image that is pinned."""
+        return {name: pin.digest for name, pin in self.images.items()}
 
 
 class _Head(msgspec.Struct):
@@ -134,7 +149,10 @@ def write_lock(root: Path, lock: ProjectLock) -> bool:
 
 def render_lock(lock: ProjectLock) -> bytes:
     """Return the bytes of the file: the same for the same content, whoever writes it."""
-    return msgspec.json.format(msgspec.json.encode(lock, order="sorted"), indent=2) + b"\n"
+    content = msgspec.to_builtins(lock)
+    if not lock.images:
+        del content["images"]  # most projects have none, and an older mlstack has never heard of them
+    return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
 
 
 def desired_lock(graph: ResourceGraph, previous: ProjectLock | None) -> ProjectLock:
@@ -147,13 +165,15 @@ def desired_lock(graph: ResourceGraph, previous: ProjectLock | None) -> ProjectL
             known = pinned.get(address)
             same = known is not None and known.url == resource.source
             sources[address] = known if known is not None and same else SourcePin(url=resource.source)
-        elif isinstance(resource, Stage | Endpoint) and not resource.python.system:
+        elif isinstance(resource, Stage | Endpoint | Image) and not resource.python.system:
             identity = graph.environments.get(address)
             if identity is not None:
                 environments[environment_key(resource.python)] = EnvironmentPin(
                     digest=identity.digest, python=identity.python, lock=identity.lock, groups=identity.groups
                 )
-    return ProjectLock(project=graph.spec.project, sources=sources, environments=environments)
+    pins = previous.images if previous is not None else {}
+    images = {image.base: pins[image.base] for image in graph.images.values() if image.base in pins}
+    return ProjectLock(project=graph.spec.project, sources=sources, environments=environments, images=images)
 
 
 def pin_source(

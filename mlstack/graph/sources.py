@@ -57,13 +57,15 @@ class ImageSources(msgspec.Struct, frozen=True, kw_only=True):
 
     `files` go into the build context and into the tag. `locks` go into the context only, since the identity of the
     Python environment stands for them. `folders` are packages that lie in the project: they are found there and not
-    installed. `dockerfile` is the text of the user's own.
+    installed. `dockerfile` is the text of the user's own. `has_hashes`: the requirements file says the hash of each
+    package.
     """
 
     files: tuple[ContextFile, ...] = ()
     locks: tuple[ContextFile, ...] = ()
     folders: tuple[str, ...] = ()
     dockerfile: str | None = None
+    has_hashes: bool = False
 
 
 class SourceDigests(msgspec.Struct, frozen=True, kw_only=True):

@@ -53,17 +53,7 @@ def _pairs(found: Provenance, *, full: bool) -> Iterator[tuple[str, str]]:
         when = found.computed.finished or found.computed.at
         yield "computed", f"{age(when) + ' ' if when else ''}by {found.computed.who or 'somebody'}, for other inputs"
     yield from _commit(found)
-    source = found.external.get("source")
-    if isinstance(source, str):
-        pin = next((dep.annotations for dep in found.dependencies if dep.role == "source"), {})
-        words = [f"{name} {pin[name]}" for name in ("etag", "version_id") if pin.get(name)]
-        yield "source", "  ".join([source, *words])
-    if isinstance(found.external.get("cmd"), str):
-        yield "command", found.external["cmd"]
-    if found.params:
-        shown = list(found.params.items()) if full else list(found.params.items())[: _MOST * 2]
-        more = len(found.params) - len(shown)
-        yield "parameters", ", ".join(f"{k} {show_value(v)}" for k, v in shown) + (f" … {more} more" if more else "")
+    yield from _asked(found, full=full)
     for role, title in (("data", "inputs"), ("code", "code"), ("file", "files")):
         rows = [dep for dep in found.dependencies if dep.role == role]
         if rows:
@@ -79,7 +69,25 @@ def _pairs(found: Provenance, *, full: bool) -> Iterator[tuple[str, str]]:
         yield "metrics", ", ".join(f"{name} {show_value(value)}" for name, value in list(found.metrics.items())[:_MOST])
     if full:
         yield from _fine_print(found, occasion)
-    yield "statement", found.place or "none is kept: this is what dvc.lock and Git say"
+    yield (
+        "statement",
+        found.place or "none is here: this is what dvc.lock and Git say (mlstack pull brings what the remote has)",
+    )
+
+
+def _asked(found: Provenance, *, full: bool) -> Iterator[tuple[str, str]]:
+    """Yield what was to be made: the source of data, or the command with its parameters."""
+    source = found.external.get("source")
+    if isinstance(source, str):
+        pin = next((dep.annotations for dep in found.dependencies if dep.role == "source"), {})
+        words = [f"{name} {pin[name]}" for name in ("etag", "version_id") if pin.get(name)]
+        yield "source", "  ".join([source, *words])
+    if isinstance(found.external.get("cmd"), str):
+        yield "command", found.external["cmd"]
+    if found.params:
+        shown = list(found.params.items()) if full else list(found.params.items())[: _MOST * 2]
+        more = len(found.params) - len(shown)
+        yield "parameters", ", ".join(f"{k} {show_value(v)}" for k, v in shown) + (f" … {more} more" if more else "")
 
 
 def _who(found: Provenance, occasion: Occasion) -> str:

@@ -41,6 +41,7 @@ class ImageModel(Strict):
         default=None, description="Build arguments of your Dockerfile. Never secrets.", examples=[{"CUDA": "12.4"}]
     )
     platform: Annotated[str, Field(pattern=r"^linux/[a-z0-9]+(/v[0-9]+)?$")] | None = Field(
-        None, description="What it is built for. By default linux with this machine's processor.",
+        None,
+        description="What it is built for. By default linux with this machine's processor.",
         examples=["linux/amd64"],
     )

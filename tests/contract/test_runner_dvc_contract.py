@@ -8,12 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from mlstack.drivers.remote_run.bundle import make_bundle, upload_bundle
 from mlstack.drivers.remote_run.ignored import with_rules
+from mlstack.drivers.remote_run.order import build_order, plain_inputs, submit_order
 from mlstack.drivers.remote_run.overlay import ensure_runner_overlay
+from mlstack.drivers.remote_run.remote import remote_for_runs
+from mlstack.drivers.remote_run.results import lock_entry, read_remote_run
+from mlstack.graph.graph import EntryKey, entry_key
 from mlstack.runner.order import encode_order
 from mlstack.runner.push import describe, push
+from mlstack.spec.address import Address
+from mlstack.spec.spec import Dataset, Dep
 from tests.unit.dvc.conftest import project as project  # noqa: PLC0414 - a fixture
-from tests.unit.dvc.dvc_project import Project
+from tests.unit.dvc.dvc_project import Project, stage
 from tests.unit.runner.runner_place import Place, held
 
 
@@ -144,3 +151,42 @@ def test_five_thousand_files(project: Project, place: Place) -> None:
     code, output = place.run()
     assert code == 0, output
     assert "5000 files fetched" in output
+
+
+def test_from_a_declaration_to_dvc_lock(project: Project, place: Place) -> None:
+    """The whole way on both sides: bundle, order, run elsewhere, result, `dvc.lock`; then DVC finds nothing to do."""
+    wine = Dataset(address=Address("datasets.wine"), path="data/wine.csv")
+    project.write("data/wine.csv", "1,2,3\n")
+    project.write("train.py", "from lib import fit\nfit()\n")
+    project.write("lib.py", "import os, shutil\ndef fit(): shutil.copy(os.environ['MLSTACK_DATASET_WINE'], 'model')\n")
+    train = stage("train", "python3 train.py", deps=["train.py", Dep(wine.path, wine.address)], outs=["model"])
+    project.declare(wine, train)
+    store = project.store()
+    store.write_definitions()
+    store.add_dataset(wine, say=print)
+    project.dvc("remote", "add", "-d", "store", place.url)
+    project.dvc("push")
+    graph = project.graph()
+    digest = graph.datasets[wine.address]
+    assert digest is not None
+    key = entry_key(graph.stages[train.address], {wine.path: digest})
+    assert isinstance(key, EntryKey)
+
+    take = plain_inputs(train, graph, root=project.root)
+    bundle = make_bundle(project.root, graph, into=project.cache_folder, take=take)
+    upload_bundle(bundle, place.store)
+    remote = remote_for_runs(place.url, {})
+    order = build_order(train, graph, key, root=project.root, remote=remote, bundle=bundle.name, resources={})
+    url = submit_order(order, place.store, address=train.address)
+    code, output = place.run(MLSTACK_ORDER=url)
+    assert code == 0, output
+
+    found = read_remote_run(place.store, order.run)
+    assert found.result is not None
+    assert not (project.root / "model").exists(), "bytes stay in the remote until someone asks"
+    store = project.store(graph)
+    store.record({train.address: lock_entry(found.result, key)})
+    store.flush()
+    project.dvc("pull")
+    assert project.read("model") == "1,2,3\n"
+    assert "up to date" in project.dvc("status")

@@ -7,6 +7,7 @@ import msgspec
 
 from mlstack.drivers.dvc.datasets import read_dataset
 from mlstack.drivers.dvc.lockfile import LockFile, read_lock
+from mlstack.drivers.dvc.statements import DatasetVersion, provenance_folders
 from mlstack.graph.graph import LockEntry, ResourceGraph
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
@@ -14,11 +15,19 @@ from mlstack.spec.spec import Dataset
 
 
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """`digests`: path → what is recorded there. `owners`: path → address. `entries`: the recorded results of stages."""
+    """`digests`: path → what is recorded there. `owners`: path → address. `entries`: the recorded results of stages.
+
+    `datasets` are the versions of datasets that DVC holds.
+    """
 
     digests: dict[str, FileDigest] = {}
     owners: dict[str, Address] = {}
     entries: dict[Address, LockEntry] = {}
+    datasets: tuple[DatasetVersion, ...] = ()
+
+    def provenance(self) -> tuple[str, ...]:
+        """Return the folders in which the provenance of all this lies, in cache and remote."""
+        return provenance_folders(self.entries.values(), self.datasets)
 
 
 def recorded_contents(
@@ -33,6 +42,7 @@ def recorded_contents(
     digests: dict[str, FileDigest] = {}
     owners: dict[str, Address] = {}
     entries: dict[Address, LockEntry] = {}
+    datasets: list[DatasetVersion] = []
     locks: dict[str, LockFile] = {}
     for address in graph.order:
         if address not in selected:
@@ -42,6 +52,7 @@ def recorded_contents(
             found = read_dataset(root, dataset.path, cache_folder=cache_folder)
             if found is not None:
                 digests[dataset.path], owners[dataset.path] = found.digest, address
+                datasets.append(DatasetVersion(path=dataset.path, digest=found.digest, source=found.source))
         inputs = graph.stages.get(address)
         if inputs is None:
             continue
@@ -55,7 +66,7 @@ def recorded_contents(
         for out in recorded.entry.outs:
             if out.path not in in_git:
                 digests[out.path], owners[out.path] = out.digest, address
-    return Contents(digests=digests, owners=owners, entries=entries)
+    return Contents(digests=digests, owners=owners, entries=entries, datasets=tuple(datasets))
 
 
 def _with_needs(addresses: Iterable[Address], graph: ResourceGraph) -> set[Address]:

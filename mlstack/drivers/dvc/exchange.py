@@ -68,6 +68,7 @@ class Exchange:
         moved = self.sharing.push_objects([*md5s, *(md5 for names in entries.values() for md5 in names)], say=say)
         names = {digest.md5: path for path, digest in contents.digests.items()}
         lost = {*moved.failed, *moved.damaged, *moved.absent}
+        self.sharing.push_statements(contents.provenance())
         runs = self.sharing.push_runs([entry for entry, outs in entries.items() if not lost.intersection(outs)])
         return Pushed(
             remote=remote,
@@ -91,7 +92,8 @@ class Exchange:
         With `paths`, only what belongs there. What can be had is brought, also when something else is missing: that is
         named in `problem`.
         """
-        recorded = self._contents(addresses).digests
+        contents = self._contents(addresses)
+        recorded = contents.digests
         chosen = {path: digest for path, digest in recorded.items() if paths is None or path in paths}
         place = self.sharing.place
         store = DvcResults(self._root, self._graph, cache_folder=self._cache_folder)
@@ -103,6 +105,8 @@ class Exchange:
             moved = self.sharing.fetch_objects(md5s, say=say, sizes=absent.values())
         still = {path: digest for path, digest in absent.items() if not self._objects.has(digest)}
         store.bring({path: digest for path, digest in wanted.items() if path not in still}, say=say)
+        if place is not None and paths is None:
+            self.sharing.fetch_statements(contents.provenance())
         problem: Diagnostic | None = None
         if still:
             problem = self.sharing.explain_missing(still, moved) if moved is not None else no_remote()

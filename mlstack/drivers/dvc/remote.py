@@ -74,6 +74,11 @@ class Remote:
                 self._require_root()
         return found
 
+    def require(self) -> None:
+        """Raise `MlstackError` if this remote does not exist at all."""
+        with self._explained():
+            self._require_root()
+
     def listed(self) -> dict[str, Held]:
         """Return every object that is there."""
         with self._explained():

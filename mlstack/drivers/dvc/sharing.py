@@ -16,6 +16,8 @@ from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.remote_place import RemotePlace, find_remote
 from mlstack.drivers.dvc.saving import Saver
 from mlstack.drivers.dvc.settings import DvcSettings
+from mlstack.drivers.dvc.statements import Statements, provenance_folders
+from mlstack.graph.graph import LockEntry
 from mlstack.graph.sources import FileDigest
 
 if TYPE_CHECKING:
@@ -115,6 +117,23 @@ class Sharing:
         from mlstack.drivers.dvc.run_cache import local_runs
 
         return self.push_runs(local_runs(self._objects, key))
+
+    def push_record(self, key: str, entry: LockEntry) -> None:
+        """Copy what is said of a result into the remote: its entries of the run-cache (of one key), its provenance."""
+        self.push_runs_of(key)
+        self.push_statements(provenance_folders([entry]))
+
+    def push_statements(self, folders: Sequence[str]) -> int:
+        """Copy provenance (of `provenance_folders`) into the remote; return how many files were not there."""
+        from mlstack.drivers.dvc.statements_transfer import push_statements
+
+        return push_statements(self.require(), Statements(self._settings), folders) if folders else 0
+
+    def fetch_statements(self, folders: Sequence[str]) -> int:
+        """Bring provenance (of `provenance_folders`) into the cache; return how many files were not here."""
+        from mlstack.drivers.dvc.statements_transfer import fetch_statements
+
+        return fetch_statements(self.require(), Statements(self._settings), folders) if folders else 0
 
     def fetch_runs(self, keys: Sequence[str] | None = None) -> int:
         """Bring entries of the remote's run-cache (of these keys; None: all) here; return how many were not here."""

@@ -26,7 +26,7 @@ SBOM_ENDING = ".cdx.json"
 STATEMENT = ".json"
 MODEL_SIGNATURE, STATEMENT_SIGNATURE = ".model.sig", ".statement.sig"
 
-_LARGEST = 64 << 20
+LARGEST = 64 << 20
 _counter = count()
 
 
@@ -105,7 +105,7 @@ class Statements:
     def read(self, place: str) -> bytes | None:
         """Return a file's content; None if it is not in the cache or cannot be read."""
         try:
-            return read_plain(self.cache, place, most=_LARGEST)
+            return read_plain(self.cache, place, most=LARGEST)
         except OSError:
             return None
 

@@ -120,13 +120,13 @@ class DvcResults:
             self.sharing.publish(wanted, say=say)
 
     def publish_result(self, address: Address, entry: LockEntry, *, say: Say) -> None:
-        """Push what a stage made, and then its entry of the run-cache; metrics that Git keeps too, as DVC restores."""
+        """Push what a stage made (metrics that Git keeps too, as DVC restores), then run-cache entry and provenance."""
         if self.publishing and self.sharing.place is not None:
             here = {out.path: out.digest for out in entry.outs if self._objects.find(out.digest.md5) is not None}
             self.sharing.publish(here, say=say)
             directory = self._graph.stages[address].directory
             folder = self._objects.run_folder(entry.key, directory, self._executable_in(entry))
-            self.sharing.push_runs_of(Path(folder).name)
+            self.sharing.push_record(Path(folder).name, entry)
 
     def occupied(
         self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]

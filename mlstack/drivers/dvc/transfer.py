@@ -97,7 +97,10 @@ def fetch(
         inside = [entry.md5 for md5 in folders for entry in objects.tree(md5) or ()]
         files = [md5 for md5 in wanted if not md5.endswith(DIR_SUFFIX)]
         mover.take(folder, objects.missing([*files, *inside]))
-    return mover.result()
+    moved = mover.result()
+    if moved.absent and not moved.moved:
+        remote.require()  # it may be that nothing is there because the remote is not
+    return moved
 
 
 class _Fetch:

@@ -1,5 +1,6 @@
 """Sources: fetched once, pinned, refused when they change; what the other side does wrong is said."""
 
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -110,12 +111,16 @@ def test_a_file_of_the_user_is_not_lost(project: Project, url: str) -> None:
         ("nowhere.csv", "source-not-fetched: nowhere.csv: No such file or directory."),
         ("file://other/x", "a file URL names a path of this machine, not of other"),
         ("ftp://x/y", 'source-unknown-scheme: ftp://x/y: "ftp" is none of'),
-        ("s3://bucket/key", "source-needs-plugin: s3://bucket/key needs dvc-s3"),
     ],
 )
 def test_what_goes_wrong_is_said(project: Project, url: str, source: str, said: str) -> None:
     assert said.format(url=url) in refused(project, source.format(url=url))
     assert not (project.root / "data").exists()
+
+
+def test_plugin_that_is_not_installed_is_named(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dvc_s3", None)  # as where it is not installed
+    assert "source-needs-plugin: s3://bucket/key needs dvc-s3" in refused(project, "s3://bucket/key")
 
 
 def test_files_and_folders(project: Project, tmp_path: Path) -> None:

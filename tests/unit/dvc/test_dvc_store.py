@@ -508,7 +508,7 @@ def test_an_entry_of_a_killed_apply_is_laid_over(project: Project) -> None:
 
 
 def test_a_metric_that_two_files_have_is_known_by_its_file(project: Project) -> None:
-    command = "echo '{\"x\": 1, \"y\": 3}' >m.json && echo '{\"x\": 2}' >n.json"
+    command = 'echo \'{"x": 1, "y": 3}\' >m.json && echo \'{"x": 2}\' >n.json'
     outs = [Out(path=path, role="metric", cache=False) for path in ("m.json", "n.json")]
     project.declare(stage("a", command, outs=outs))
     project.apply()

@@ -41,7 +41,7 @@ def test_fingerprinted_keys_are_marked_and_no_environment_has_them() -> None:
     marked = {
         key for key, value in SCHEMA["$defs"]["StageModel"]["properties"].items() if value.get("x-mlstack-fingerprint")
     }
-    assert marked == {"cmd", "deps", "params", "env", "outs", "metrics", "plots", "python", "matrix"}
+    assert marked == {"cmd", "deps", "params", "env", "outs", "metrics", "plots", "python", "matrix", "image"}
     patch = SCHEMA["$defs"]["EnvironmentStageModel"]["properties"]
     assert marked & set(patch) == {"env"}  # only references to secrets, which are not in the fingerprint
     assert set(SCHEMA["$defs"]["ProfileStageModel"]["properties"]) == set(SCHEMA["$defs"]["StageModel"]["properties"])

@@ -1,0 +1,167 @@
+"""Stages in containers of a real engine: the same contract as stages in processes."""
+
+import os
+from pathlib import Path
+from threading import Timer
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from mlstack.drivers.base import RunOrder
+from mlstack.drivers.docker.stages import DockerStages
+from mlstack.drivers.local.machine import Machine
+from mlstack.spec.spec import Checkpoint, Out, Pool, SecretRef, Timeout
+from tests.unit.local.local_runs import POOL, Runs, eventually, log_of
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+class ContainerRuns(Runs):
+    """Runs of one-line stages in containers."""
+
+    def __init__(self, root: Path, engine: "DockerClient", host: str, image: str) -> None:
+        super().__init__(root)
+        self.engine = engine
+        self.host = host
+        self.image = image
+
+    def another_mlstack(self) -> DockerStages:
+        return DockerStages(machine=Machine(cores=2, memory=2**33), secrets_from=self.secrets)
+
+    def order(self, cmd: str, **known: Any) -> RunOrder:
+        outs = known.pop("outs", ())
+        settings = known.pop("settings", {})
+        resources = known.pop("resources", {"cpu": 1.0})
+        order = super().order(cmd, **known)
+        stage = msgspec.structs.replace(order.stage, outs=tuple(Out(path=path) for path in outs))
+        pool = Pool(address=POOL.address, target="docker", settings={"host": self.host, **settings})
+        inherited = dict(DockerStages().inherited({}))
+        return msgspec.structs.replace(
+            order,
+            stage=stage,
+            pool=pool,
+            image=self.image,
+            resources=resources,
+            environment=inherited | (known.get("env") or {}),
+        )
+
+    def containers(self, order: RunOrder) -> list[str]:
+        label = f"dev.mlstack.folder={order.folder}"
+        return [str(found.name) for found in self.engine.containers.list(all=True, filters={"label": label})]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, docker_engine: Any, base_image: str) -> ContainerRuns:
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".mlstack").mkdir()
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "train.py").write_text("print('from the project')\n")
+    return ContainerRuns(tmp_path, docker_engine.client, docker_engine.host, base_image)
+
+
+def test_runs_the_projects_code_and_leaves_its_output_in_the_workspace(runs: ContainerRuns) -> None:
+    (runs.root / "models").mkdir()
+    order = runs.order("python3 src/train.py\necho 42 > models/out.txt", outs=("models/out.txt",))
+    result = runs.run(order)
+    assert (result.cause, result.exit_code) == (None, 0), (result, log_of(order))
+    assert log_of(order) == b"from the project\n"
+    assert (runs.root / "models/out.txt").read_text() == "42\n"
+    assert (runs.root / "models/out.txt").stat().st_uid == os.getuid()
+    assert runs.containers(order) == []
+
+
+def test_stops_at_the_first_line_that_fails(runs: ContainerRuns) -> None:
+    order = runs.order("echo one\nexit 3\necho two")
+    result = runs.run(order)
+    assert (result.cause, result.exit_code) == ("error", 3)
+    assert log_of(order) == b"one\n"
+
+
+@pytest.mark.parametrize(
+    ("cmd", "says"),
+    [
+        ("touch src/new.py", b"Read-only file system"),
+        ("touch /usr/new", b"Read-only file system"),
+        ("ls .mlstack/runs", b"No such file"),
+        ("python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 9), 1)'", b"Connection refused"),
+        ("python3 -c 'import socket; print(socket.if_nameindex())'; exit 1", b"[(1, 'lo')]"),
+    ],
+)
+def test_container_is_closed(runs: ContainerRuns, cmd: str, says: bytes) -> None:
+    order = runs.order(cmd)
+    result = runs.run(order)
+    assert result.cause == "error"
+    assert says in log_of(order)
+
+
+def test_memory_limit_is_the_cause_that_is_told(runs: ContainerRuns) -> None:
+    order = runs.order("python3 -c 'x = bytearray(400_000_000)'", resources={"cpu": 1.0, "memory": float(64 << 20)})
+    result = runs.run(order)
+    assert result.cause == "out-of-memory"
+
+
+def test_secret_reaches_the_stage_and_is_masked_in_its_log(runs: ContainerRuns) -> None:
+    runs.secrets["TOKEN"] = "a-very-secret-value"
+    order = runs.order('echo "token: $TOKEN"; test ${#TOKEN} = 19')
+    stage = msgspec.structs.replace(order.stage, secrets={"TOKEN": SecretRef("env://TOKEN")})
+    result = runs.run(msgspec.structs.replace(order, stage=stage))
+    assert result.cause is None
+    assert log_of(order) == b"token: ***\n"
+    assert b"a-very-secret-value" not in (order.folder / "order.json").read_bytes()
+
+
+def test_run_timeout_ends_it_gracefully(runs: ContainerRuns) -> None:
+    (runs.root / "src" / "polite.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0)))\n"
+        "time.sleep(60)\n"
+    )
+    checkpoint = Checkpoint(path="ckpt", grace=20)
+    order = runs.order("python3 src/polite.py", timeout=Timeout(run=3.0), checkpoint=checkpoint)
+    result = runs.run(order)
+    assert result.cause == "timeout"
+    assert b"bye" in log_of(order)
+    assert runs.containers(order) == []
+
+
+def test_one_that_ignores_the_request_is_killed(runs: ContainerRuns) -> None:
+    order = runs.order("trap '' TERM; sleep 60 & wait; sleep 60", checkpoint=Checkpoint(path="ckpt", grace=1))
+    run = runs.start(order)
+    Timer(2.0, runs.stop.set).start()
+    result = runs.wait(order, run)
+    assert result.cause == "cancelled"
+    assert runs.containers(order) == []
+
+
+def test_another_mlstack_follows_it(runs: ContainerRuns) -> None:
+    order = runs.order("sleep 5; echo done")
+    run = runs.start(order)
+    result = runs.wait(order, run, by=runs.another_mlstack())
+    assert result.cause is None
+    assert runs.wait(order, run).cause is None
+    assert log_of(order) == b"done\n"
+
+
+def test_container_of_a_run_whose_process_was_killed_is_ended(runs: ContainerRuns) -> None:
+    order = runs.order("sleep 60")
+    run = runs.start(order)
+    eventually(lambda: bool(runs.containers(order)), within=30)
+    os.kill(run.pid or 0, 9)
+    result = runs.wait(order, run)
+    assert result.cause == "error"
+    assert runs.containers(order) == []
+
+
+def test_missing_image_is_said(runs: ContainerRuns) -> None:
+    order = msgspec.structs.replace(runs.order("true"), image="mlstack-no-such-image:1")
+    result = runs.run(order)
+    assert result.cause == "error"
+    assert "No such image" in result.detail
+
+
+def test_engine_that_is_not_there_is_said_before_anything(runs: ContainerRuns) -> None:
+    pool = Pool(address=POOL.address, target="docker", settings={"host": "unix:///nowhere/docker.sock"})
+    (problem,) = DockerStages().preflight([pool])
+    assert problem.code == "docker-unreachable"

@@ -1,0 +1,132 @@
+"""Real engines as pytest fixtures.
+
+A test that asks for an engine which cannot be had is skipped, and the end of the run says so.
+
+`tests/conftest.py` loads this plugin, so every test can ask for these by name; see README.md in this folder.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.engines import base_image as base
+from tests.engines import install, shared
+from tests.engines.go_tools import BUILDKIT, BUILDX
+from tests.engines.processes import Process
+
+if TYPE_CHECKING:
+    import docker
+
+LEFT_OUT = "needs a real engine: "
+REQUIRED = "MLSTACK_REQUIRE_ENGINES"
+OWN_DOCKER = "MLSTACK_TEST_DOCKER_HOST"
+
+ASKED = "MLSTACK_TEST_ENGINES"
+"""Set to run the tests of real engines where those are installed, and to leave them out where not."""
+
+
+@dataclass(frozen=True)
+class DockerEngine:
+    """A Docker engine of this test run's own, empty but for the base image where a test asked for that."""
+
+    host: str
+    """Its address, as in DOCKER_HOST."""
+    client: "docker.DockerClient"
+
+
+@dataclass(frozen=True)
+class BuildKit:
+    """A BuildKit daemon, and the programs that speak to it."""
+
+    address: str
+    """For `buildctl --addr` and `docker buildx create --driver remote`."""
+    buildctl: Path
+    buildx: Path
+
+
+# ------------------------------------------------------------------------------------------------------ fixtures
+
+
+def engine(name: str, title: str, absent: Callable[[], str | None]) -> str:
+    """Return the address of a running engine; without it the test is skipped, or fails if engines are required."""
+    asked = os.environ.get(REQUIRED) or os.environ.get(ASKED)
+    if (reason := absent() if asked else f"not asked for ({ASKED}=1 runs them)") is None:
+        return shared.need(name, shared.owner())
+    if os.environ.get(REQUIRED):
+        pytest.fail(f"{title}: {reason}. {REQUIRED} is set, so this is a failure.", pytrace=False)
+    pytest.skip(f"{LEFT_OUT}{title}: {reason}")
+
+
+@pytest.fixture(scope="session")
+def docker_engine() -> Iterator[DockerEngine]:
+    """Docker's engine. Containers and images carry over from test to test: name them after the test."""
+    import docker
+
+    host = os.environ.get(OWN_DOCKER) or engine("docker", "Docker engine", install.docker_is_absent)
+    client = docker.DockerClient(base_url=host)
+    yield DockerEngine(host, client)
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def registry() -> str:
+    """`localhost:port` of an image registry without login, plain http. Push below a name of the test's own."""
+    return engine("registry", "Image registry", install.docker_is_absent)
+
+
+@pytest.fixture(scope="session")
+def buildkit() -> BuildKit:
+    """A BuildKit daemon. It reaches `registry`, and its RUN lines have the network of this machine."""
+    address = engine("buildkit", "BuildKit", install.docker_is_absent)
+    return BuildKit(address, BUILDKIT.program("buildctl"), BUILDX.program("buildx"))
+
+
+@pytest.fixture(scope="session")
+def base_image(registry: str) -> str:
+    """Debian 12 with Python 3.11, to be named in FROM: the classic builder and BuildKit both pull it."""
+    return f"{registry}/{base.REPOSITORY}:{base.TAG}"
+
+
+@pytest.fixture
+def docker_shell(docker_engine: DockerEngine, buildkit: BuildKit, tmp_path: Path) -> dict[str, str]:
+    """Variables for programs under test: the engine, buildx as a plugin of `docker`, and no login of this machine."""
+    plugins = tmp_path / "docker-config" / "cli-plugins"
+    plugins.mkdir(parents=True)
+    (plugins / "docker-buildx").symlink_to(buildkit.buildx)
+    path = os.pathsep.join([str(buildkit.buildctl.parent), os.environ["PATH"]])
+    return {"DOCKER_HOST": docker_engine.host, "DOCKER_CONFIG": str(plugins.parent), "PATH": path}
+
+
+# ------------------------------------------------------------------------------------------- the run as a whole
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all workers of a run act for the process that controls them: it ends last."""
+    if not hasattr(config, "workerinput"):
+        os.environ["MLSTACK_ENGINES_OWNER"] = shared.name_of(Process.of(os.getpid()))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shared.release(shared.owner())
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say per engine which tests were left out: a run that looks complete must be complete."""
+    counts: dict[str, int] = defaultdict(int)
+    for report in terminalreporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if LEFT_OUT in reason:
+            counts[reason.partition(LEFT_OUT)[2]] += 1
+    if counts:
+        terminalreporter.section("tests left out for want of an engine", yellow=True)
+        for reason, count in sorted(counts.items()):
+            title, _, why = reason.partition(": ")
+            terminalreporter.line(
+                f"{title}: not reachable ({why}); {count} {'test' if count == 1 else 'tests'} left out"
+            )

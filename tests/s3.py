@@ -1,0 +1,59 @@
+"""A real S3 API on this machine: moto's server, reached over HTTP by whatever the tests start."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import obstore
+from obstore.store import S3Store
+
+
+class S3Server:
+    """A running server. `variables` are what a program needs to reach it."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self.variables = {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    def bucket(self, name: str) -> S3Store:
+        """Make a bucket and return a way to look into it that is not the one under test."""
+        from urllib.request import Request, urlopen
+
+        with urlopen(Request(f"{self.endpoint}/{name}", method="PUT")) as answer:
+            assert answer.status == 200
+        return S3Store(
+            name,
+            endpoint=self.endpoint,
+            access_key_id="testing",
+            secret_access_key="testing",
+            region="us-east-1",
+            virtual_hosted_style_request=False,
+            client_options={"allow_http": True},
+        )
+
+
+def keys_in(store: S3Store) -> dict[str, int]:
+    """Return the objects of a bucket: key → size."""
+    return {str(found["path"]): int(found["size"]) for batch in obstore.list(store) for found in batch}
+
+
+@contextmanager
+def s3_server() -> Iterator[S3Server]:
+    """Run a server while the block lasts."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    try:
+        yield S3Server(f"http://{host}:{port}")
+    finally:
+        server.stop()
