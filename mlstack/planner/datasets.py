@@ -33,7 +33,9 @@ def _diff_source(
     if recorded is None:
         reason = Reason(code=ReasonCode.NOT_FETCHED, subject=dataset.source or "")
         return _row(dataset.address, Action.CREATE, reason, after=pinned, unknown=pinned is None), pinned
-    if reading.source != dataset.source:
+    # A `.dvc` file that somebody else wrote says no source, and is left as it is when it records what the source holds.
+    is_foreign_and_same = reading.source is None and pinned is not None and pinned.md5 == recorded.md5
+    if reading.source != dataset.source and not is_foreign_and_same:
         reason = Reason(code=ReasonCode.SOURCE_CHANGED, before=reading.source, after=dataset.source)
         row = _row(dataset.address, Action.UPDATE, reason, before=recorded, after=pinned, unknown=pinned is None)
         return row, pinned

@@ -13,7 +13,7 @@ from mlstack.drivers.dvc.entries import DEFAULT_PARAMS, to_directory
 from mlstack.drivers.dvc.lockfile import split_text
 from mlstack.drivers.dvc.yaml_text import dump_yaml, update_yaml
 from mlstack.graph.graph import GENERATED_PARAMS, ResourceGraph, StageInputs
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind, parse_address
 from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Out, Stage
 
@@ -193,11 +193,16 @@ def path_in(directory: str, name: str) -> str:
 
 
 def address_of(stage: Any) -> Address | None:
-    """Return the address in a stage of `dvc.yaml` if mlstack wrote it or took it over."""
+    """Return the address in a stage of `dvc.yaml` if mlstack wrote it or took it over.
+
+    What is no address of a stage (the file was cut off, or comes from a branch that means no good) is not ours.
+    """
     meta = stage.get("meta") if isinstance(stage, Mapping) else None
     ours = meta.get("mlstack") if isinstance(meta, Mapping) else None
     address = ours.get("address") if isinstance(ours, Mapping) else None
-    return Address(_unescape(address)) if isinstance(address, str) else None
+    text = _unescape(address) if isinstance(address, str) else ""
+    parts = parse_address(text)
+    return Address(text) if parts is not None and parts.kind is Kind.STAGE else None
 
 
 def render_stages(graph: ResourceGraph) -> dict[str, dict[str, dict[str, Any]]]:
@@ -316,7 +321,8 @@ def _foreign_stage(path: str, name: str, address: str) -> Diagnostic:
         code="foreign-stage",
         summary="dvc.yaml has a stage of this name that mlstack did not write",
         detail=f'{path} defines the stage "{name}" by hand; {address} needs the same name. Nothing was written.',
-        hint="Rename one of the two, or take the existing stage into mlstack.yaml.",
+        hint="Rename one of the two, or take the existing stage into mlstack.yaml. A file that was cut off comes back "
+        f"with `git checkout -- {path}`.",
         command="mlstack init --from-dvc",
         address=address or None,
         position=Position(path, 1, 1),

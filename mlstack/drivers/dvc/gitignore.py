@@ -47,7 +47,7 @@ def ignore(root: Path, paths: Iterable[str]) -> list[str]:
 
 def _add_lines(root: Path, file: str, lines: list[str]) -> bool:
     try:
-        text = read_plain(root, file).decode()
+        text = os.fsdecode(read_plain(root, file))  # Git reads bytes; what is no text is kept
     except FileNotFoundError:
         text = ""
     present = set(text.splitlines())
@@ -56,7 +56,7 @@ def _add_lines(root: Path, file: str, lines: list[str]) -> bool:
         return False
     separator = "" if not text or text.endswith("\n") else "\n"
     added = "\n".join(missing)
-    write_durably(root / file, f"{text}{separator}{added}\n".encode())
+    write_durably(root / file, os.fsencode(f"{text}{separator}{added}\n"))
     return True
 
 

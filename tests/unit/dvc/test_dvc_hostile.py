@@ -9,6 +9,7 @@ import yaml
 
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.dvc.checkout import Workspace
+from mlstack.drivers.dvc.definitions import address_of
 from mlstack.drivers.dvc.documents import read_document
 from mlstack.drivers.dvc.lockfile import parse_lock, read_lock
 from mlstack.drivers.dvc.metrics import parse_metrics
@@ -129,3 +130,10 @@ def test_links_in_place_of_the_files_of_dvc(root: Path, tmp_path: Path, target: 
         with pytest.raises(MlstackError, match="leads out of the project") as error:
             read()
         assert "TOPSECRET" not in str(error.value.diagnostics)
+
+
+@pytest.mark.parametrize("address", ["stage", "", "endpoints.quality", "compute.local", "stages.", "../stages.a", 7])
+def test_only_the_address_of_a_stage_makes_a_stage_in_dvc_yaml_ours(address: object) -> None:
+    """A file that was cut off, or a branch that would have an endpoint taken for something to forget."""
+    assert address_of({"cmd": "x", "meta": {"mlstack": {"address": address}}}) is None
+    assert address_of({"cmd": "x", "meta": {"mlstack": {"address": "team/stages.a[b=1]"}}}) == "team/stages.a[b=1]"
