@@ -86,6 +86,16 @@ def build_scope(
             ),
             exit_code=ExitCode.USAGE,
         )
+    if refresh_only and not refresh:
+        raise MlstackError(
+            Diagnostic(
+                code="usage",
+                summary="The command line is not understood",
+                detail="--refresh-only takes in what is there, and --no-refresh does not look.",
+                hint="Use one of them.",
+            ),
+            exit_code=ExitCode.USAGE,
+        )
     recorded: tuple[Address, ...] = ()
     if target or exclude:
         # What is recorded and not declared any more can be named too.

@@ -34,10 +34,17 @@ class StepRefined(msgspec.Struct, frozen=True, kw_only=True, tag="step_refined")
 
 
 class StepProgress(msgspec.Struct, frozen=True, kw_only=True, tag="step_progress"):
-    """One line of a running step: its last output line, or what it waits for."""
+    """One line of a running step: its last output line, or what is done for it."""
 
     address: Address
     line: str
+
+
+class StepWaiting(msgspec.Struct, frozen=True, kw_only=True, tag="step_waiting"):
+    """A step that has begun waits for room: `room` is what lacks ("cpu of compute.local"). "": it has it, and runs."""
+
+    address: Address
+    room: str
 
 
 class StepDone(msgspec.Struct, frozen=True, kw_only=True, tag="step_done"):
@@ -86,6 +93,7 @@ Event = (
     | StepStarted
     | StepRefined
     | StepProgress
+    | StepWaiting
     | StepDone
     | StepFailed
     | StepSkipped

@@ -34,7 +34,7 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
     """
     with ExitStack() as around:
         with ExitStack() as share:
-            variables = work.hands.admission.admit(stage, stop=work.interrupt.draining.is_set)
+            variables = _admitted(work, stage)
             if variables is None:
                 raise NotBegunError(_interrupted(stage))
             share.callback(work.hands.admission.leave, stage)
@@ -87,6 +87,21 @@ def _collect(work: Work, stage: Stage, key: EntryKey, claim: RunRecord) -> LockE
         raise
     work.store.update_run(msgspec.structs.replace(claim, status="done", ended_at=work.now(), exit_code=0))
     return entry
+
+
+def _admitted(work: Work, stage: Stage) -> Mapping[str, str] | None:
+    """Wait for room, and say so; None when told to stop."""
+    waited: list[str] = []
+    report = work.waits(stage.address)
+
+    def on_wait(room: str) -> None:
+        waited.append(room)
+        report(room)
+
+    variables = work.hands.admission.admit(stage, stop=work.interrupt.draining.is_set, on_wait=on_wait)
+    if waited and variables is not None:
+        report("")
+    return variables
 
 
 def _check_inputs(work: Work, stage: Stage, key: EntryKey) -> None:

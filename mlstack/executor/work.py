@@ -9,7 +9,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
-from mlstack.executor.events import Event, StepProgress, StepRefined
+from mlstack.executor.events import Event, StepProgress, StepRefined, StepWaiting
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.recording import NoRecording, Recording
 from mlstack.graph.change import Action, Change
@@ -44,8 +44,13 @@ NOTHING = Outcome()
 class Admission(Protocol):
     """Lets a stage begin when its share of the pool is free."""
 
-    def admit(self, stage: Stage, *, stop: Callable[[], bool]) -> Mapping[str, str] | None:
-        """Wait for room and return the variables that go with it (`CUDA_VISIBLE_DEVICES`); None when told to stop."""
+    def admit(
+        self, stage: Stage, *, stop: Callable[[], bool], on_wait: Callable[[str], None]
+    ) -> Mapping[str, str] | None:
+        """Wait for room and return the variables that go with it (`CUDA_VISIBLE_DEVICES`); None when told to stop.
+
+        `on_wait` is told what lacks ("cpu of compute.local") once, when there is no room at first.
+        """
         ...
 
     def leave(self, stage: Stage) -> None:
@@ -210,6 +215,14 @@ class Work:
 
         def report(line: str) -> None:
             self.tell(StepProgress(address=address, line=line))
+
+        return report
+
+    def waits(self, address: Address) -> Callable[[str], None]:
+        """Return the function with which the step at `address` reports what room it waits for ("": none any more)."""
+
+        def report(room: str) -> None:
+            self.tell(StepWaiting(address=address, room=room))
 
         return report
 

@@ -16,6 +16,7 @@ from mlstack.executor.events import (
     StepRefined,
     StepSkipped,
     StepStarted,
+    StepWaiting,
 )
 from mlstack.planner.plan import Plan, summarise
 from mlstack.render.diagnostics_json import diagnostic_object
@@ -119,10 +120,14 @@ def _lines(event: Event) -> list[_Line]:
             line = output_line(event.line)
             rest = {"hook": {"resource": {"addr": event.address}, "line": line}}
             return [("info", f"{event.address}: {line}", "apply_progress", rest)]
+        case StepWaiting():
+            message = f"{event.address}: " + (f"waiting for {event.room}" if event.room else "waits no longer")
+            hook: dict[str, Any] = {"resource": {"addr": event.address}, "waiting_for": event.room or None}
+            return [("info", message, "apply_waiting", {"hook": hook})]
         case StepDone():
             message = f"{event.address}: {ACTIONS[event.action].done}"
-            hook = _hook(event, elapsed_seconds=round(event.seconds, 3), detail=event.detail)
-            return [("info", message, "apply_complete", hook)]
+            done = _hook(event, elapsed_seconds=round(event.seconds, 3), detail=event.detail)
+            return [("info", message, "apply_complete", done)]
         case StepFailed() | StepSkipped() | Interrupted() | ApplyEnded():
             return _lines_of_ends(event)
         case _:

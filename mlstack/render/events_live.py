@@ -13,7 +13,16 @@ from typing import Self, TextIO
 
 import msgspec
 
-from mlstack.executor.events import ApplyStarted, Event, StepDone, StepFailed, StepProgress, StepSkipped, StepStarted
+from mlstack.executor.events import (
+    ApplyStarted,
+    Event,
+    StepDone,
+    StepFailed,
+    StepProgress,
+    StepSkipped,
+    StepStarted,
+    StepWaiting,
+)
 from mlstack.graph.change import Action
 from mlstack.render.columns import columns, cut
 from mlstack.render.escape import output_line, plain
@@ -34,6 +43,7 @@ class _Running(msgspec.Struct):
     action: Action
     since: float
     line: str = ""
+    waits_for: str = ""
 
 
 class LiveProgress:
@@ -116,6 +126,11 @@ class LiveProgress:
                 if event.address in self._running:
                     self._running[event.address].line = output_line(event.line)
                 return []
+            case StepWaiting():
+                if event.address in self._running:
+                    step = self._running[event.address]
+                    step.waits_for, step.since = event.room, self._clock()
+                return []
             case StepDone() | StepFailed() | StepSkipped():
                 self._running.pop(event.address, None)
                 self._ended += 1
@@ -151,17 +166,19 @@ class LiveProgress:
         if not self._running:
             return []
         room = max(1, min(_MOST_LINES, height - 3))
-        items = list(self._running.items())
+        items = sorted(self._running.items(), key=lambda item: bool(item[1].waits_for))
         shown = items if len(items) <= room else items[: room - 1]
         names = max((columns(plain(address)) for address, _ in shown), default=0)
         lines = [self._live_line(address, step, width, names) for address, step in shown]
         if len(shown) < len(items):
-            lines.append(cut(f"  and {len(items) - len(shown)} more running", width - 1, ellipsis="~"))
+            lines.append(cut(f"  and {len(items) - len(shown)} more", width - 1, ellipsis="~"))
         return [*lines, self._style.paint(cut(self._counter(), width - 1, ellipsis="~"), "quiet")]
 
     def _counter(self) -> str:
         total = f" of {self._steps}" if self._steps else ""
-        return f"  {self._ended}{total} steps ended, {len(self._running)} running"
+        waiting = sum(bool(step.waits_for) for step in self._running.values())
+        rest = f", {waiting} waiting" if waiting else ""
+        return f"  {self._ended}{total} steps ended, {len(self._running) - waiting} running{rest}"
 
     def _live_line(self, address: Address, step: _Running, width: int, names: int) -> str:
         """Return one line that is never wider than the terminal less one column (the last one wraps on some)."""
@@ -174,6 +191,7 @@ class LiveProgress:
             return cut(head, width - 1, ellipsis=dots)
         room = width - 1 - columns(head) - 2
         said = step.line or ACTIONS[step.action].doing
+        said = f"waiting for {plain(step.waits_for)}" if step.waits_for else said
         tail = f"  {self._style.paint(cut(said, room, ellipsis=dots), 'quiet')}" if room > 8 else ""
         return head.replace(symbol, self._style.paint(symbol, ACTIONS[step.action].tone), 1) + tail
 

@@ -13,6 +13,7 @@ from mlstack.executor.events import (
     StepRefined,
     StepSkipped,
     StepStarted,
+    StepWaiting,
 )
 from mlstack.graph.change import Action
 from mlstack.render.diagnostics_text import render_diagnostic
@@ -71,6 +72,10 @@ def event_lines(event: Event, *, style: Style) -> Iterable[str]:
             yield f"{plain(event.address)}: {style.paint(words.doing, words.tone)}{style.symbol('…')}"
         case StepProgress():
             yield f"{plain(event.address)}: {output_line(event.line)}"
+        case StepWaiting() if event.room:
+            yield f"{plain(event.address)}: waiting for {plain(event.room)}{style.symbol('…')}"
+        case StepWaiting():
+            yield f"{plain(event.address)}: {ACTIONS[Action.RUN].doing}{style.symbol('…')}"
         case StepRefined():
             planned, found = ACTIONS[event.planned].word, ACTIONS[event.action].word
             yield f"{plain(event.address)}: {found} instead of {planned} ({plain(event.because)})"

@@ -20,6 +20,7 @@ from mlstack.render.values import NONE, VARIES, count_hidden, field_values, is_h
 from mlstack.render.words import ACTIONS, action_sentence, because, reason_words
 
 _MOST_ADDRESSES = 12
+_KNOWN_BY = frozenset({"url", "port", "host", "model", "version", "reference"})
 _TIMES = "\u00d7"
 
 
@@ -188,10 +189,20 @@ def _body(change: Change, style: Style, *, grouped: bool, full: bool) -> Iterabl
     for field in change.fields:
         yield from _field(field, style, grouped=grouped)
     if change.action is Action.DELETE and not change.fields:
-        for path, value in leaves(change.before):
-            yield f"      {style.paint('-', 'remove')} {plain(path)}: {show_value(value, width=60)}"
+        yield from _gone(change, style, full=full)
     elif change.action in (Action.UPDATE, Action.REPLACE):
         yield from _unchanged(change, style, full=full)
+
+
+def _gone(change: Change, style: Style, *, full: bool) -> Iterable[str]:
+    """Yield what a person knows a thing by that will be gone; its process, folders and the like only with `full`."""
+    attributes = list(leaves(change.before))
+    shown = [(path, value) for path, value in attributes if full or path.rpartition(".")[2] in _KNOWN_BY]
+    for path, value in shown:
+        yield f"      {style.paint('-', 'remove')} {plain(path)}: {show_value(value, width=60)}"
+    if len(shown) < len(attributes):
+        note = f"# ({counted(len(attributes) - len(shown), 'more attribute')} hidden)"
+        yield f"        {style.paint(note, 'quiet')}"
 
 
 def _adds_values(reason: Reason, fields: Sequence[FieldDiff]) -> bool:

@@ -285,7 +285,9 @@ class FakeRunner:
 class FreeAdmission:
     """Lets everybody in."""
 
-    def admit(self, stage: Stage, *, stop: Callable[[], bool]) -> Mapping[str, str] | None:
+    def admit(
+        self, stage: Stage, *, stop: Callable[[], bool], on_wait: Callable[[str], None]
+    ) -> Mapping[str, str] | None:
         del stage
         return None if stop() else {}
 

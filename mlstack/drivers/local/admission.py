@@ -36,23 +36,30 @@ class Slots:
         *,
         stop: Callable[[], bool] = lambda: False,
         claim: Callable[[], bool] = lambda: True,
+        on_wait: Callable[[frozenset[str]], None] = lambda _names: None,
     ) -> bool:
         """Wait until the need can be met and take it; False, with nothing taken, when `stop` says so.
 
         A need that does not fit at all is met alone: when nothing else is taken of what it wants (the check before the
         run refuses such stages; this one must not wait for ever where the machine shrank since). `claim` takes what is
-        no number, devices for example: it is called last, by one thread at a time, and says whether it could.
+        no number, devices for example: it is called last, by one thread at a time, and says whether it could. `on_wait`
+        is told once what lacks, when the need cannot be met at first (empty: what `claim` takes).
         """
         wanted = {name: min(amount, self._capacity.get(name, 0.0)) for name, amount in need.items() if amount > 0}
         ticket = object()
+        told = False
         with self._changed:
             self._waiting.append((ticket, wanted))
             try:
                 while True:
                     if stop():
                         return False
-                    if self._is_turn(ticket, wanted) and claim():
+                    lacking = self._lacking(ticket, wanted)
+                    if not lacking and claim():
                         break
+                    if not told:
+                        told = True
+                        on_wait(lacking)
                     self._changed.wait(LOOK_AT_STOP)
                 for name, amount in wanted.items():
                     self._free[name] -= amount
@@ -70,15 +77,15 @@ class Slots:
                     self._free[name] += min(amount, self._capacity.get(name, 0.0))
             self._changed.notify_all()
 
-    def _is_turn(self, ticket: object, wanted: Mapping[str, float]) -> bool:
+    def _lacking(self, ticket: object, wanted: Mapping[str, float]) -> frozenset[str]:
+        """Return what is not free, or is for somebody who came earlier."""
         claimed: set[str] = set()
         for other, need in self._waiting:
             if other is ticket:
                 break
             claimed |= need.keys()
-        if claimed & wanted.keys():
-            return False
-        return all(amount <= self._free[name] + _ROUNDING for name, amount in wanted.items())
+        taken = {name for name, amount in wanted.items() if amount > self._free[name] + _ROUNDING}
+        return frozenset(taken or claimed & wanted.keys())
 
 
 class StageAdmission:
@@ -99,14 +106,25 @@ class StageAdmission:
         self._free_gpus = list(self._machine.gpus)
         self._given: dict[Address, tuple[dict[str, float], list[Gpu]]] = {}
 
-    def admit(self, stage: Stage, *, stop: Callable[[], bool]) -> Mapping[str, str] | None:
-        """Wait for room and return the variables that go with it (`CUDA_VISIBLE_DEVICES`); None when told to stop."""
+    def admit(
+        self, stage: Stage, *, stop: Callable[[], bool], on_wait: Callable[[str], None] = lambda _room: None
+    ) -> Mapping[str, str] | None:
+        """Wait for room and return the variables that go with it (`CUDA_VISIBLE_DEVICES`); None when told to stop.
+
+        `on_wait` is told what lacks ("cpu of compute.local") once, when there is no room at first.
+        """
         pool = self._graph.resources[stage.pool]
         assert isinstance(pool, Pool)  # noqa: S101 - the loader has resolved the reference
         own = need_of(stage, pool)
         need = own | {f"{pool.address}.{name}": amount for name, amount in own.items()}
         chosen: list[Gpu] = []
-        if not self._slots.take(need, stop=stop, claim=lambda: self._claim_gpus(pool, int(own["gpu"]), chosen)):
+        is_admitted = self._slots.take(
+            need,
+            stop=stop,
+            claim=lambda: self._claim_gpus(pool, int(own["gpu"]), chosen),
+            on_wait=lambda names: on_wait(_room(names, pool.address)),
+        )
+        if not is_admitted:
             return None
         self._given[stage.address] = need, chosen
         if not own["gpu"]:
@@ -127,3 +145,12 @@ class StageAdmission:
         chosen.extend(free[:count])
         self._free_gpus = [gpu for gpu in self._free_gpus if gpu not in chosen]
         return True
+
+
+def _room(lacking: frozenset[str], pool: Address) -> str:
+    """Say what lacks: of the pool where its own limit is reached, else of the machine."""
+    own = f"{pool}."
+    of_pool = sorted(name.removeprefix(own) for name in lacking if name.startswith(own))
+    if of_pool or not lacking:
+        return f"{' and '.join(of_pool) or 'gpu'} of {pool}"
+    return f"{' and '.join(sorted(lacking))} of this machine"

@@ -185,6 +185,14 @@ def test_what_the_file_no_longer_declares_can_be_named(root: Path, capsys: pytes
     assert "stages.old\n" not in (root / "dvc.yaml").read_text()
 
 
+@pytest.mark.parametrize("command", [["plan"], ["apply", "--yes"]])
+def test_looking_and_not_looking_exclude_each_other(
+    root: Path, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert main([*command, "--no-refresh", "--refresh-only"]) == 64
+    assert "--no-refresh does not look" in capsys.readouterr().err
+
+
 def files_of(root: Path) -> set[str]:
     """What Git would see, and what it ignores, without the folders of Git, DVC and mlstack."""
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())

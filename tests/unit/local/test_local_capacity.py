@@ -307,3 +307,24 @@ def test_pools_share_the_machine_and_keep_their_limits() -> None:
     assert admission.admit(c, stop=iter([False, True]).__next__) is None  # the machine is
     admission.leave(a)
     assert admission.admit(c, stop=lambda: False) == {}
+
+
+def test_who_waits_is_told_for_what() -> None:
+    a, b, c = stage("a", "small"), stage("b", "small"), stage("c", "large", cpu=4)
+    admission = StageAdmission(graph_of(pool("small", limits={"cpu": 1}), pool("large"), a, b, c), LAPTOP)
+    told: list[str] = []
+    assert admission.admit(a, stop=lambda: False, on_wait=told.append) == {}
+    assert told == []
+    for waiting, room in ((b, "cpu of compute.small"), (c, "cpu of this machine")):
+        assert admission.admit(waiting, stop=iter([False, False, True]).__next__, on_wait=told.append) is None
+        assert told == [room]
+        told.clear()
+
+
+def test_who_waits_for_a_gpu_is_told_so() -> None:
+    first, second = stage("first", "l4", gpu=2), stage("second", "l4", gpu=1)
+    graph = graph_of(pool("l4", accelerator=["nvidia-l4"]), pool("any"), first, second)
+    admission, told = StageAdmission(graph, WORKSTATION), list[str]()
+    assert admission.admit(first, stop=lambda: False, on_wait=told.append)
+    assert admission.admit(second, stop=iter([False, True]).__next__, on_wait=told.append) is None
+    assert told == ["gpu of compute.l4"]

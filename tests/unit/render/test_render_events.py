@@ -21,6 +21,7 @@ from mlstack.executor.events import (
     StepRefined,
     StepSkipped,
     StepStarted,
+    StepWaiting,
 )
 from mlstack.graph.change import Action
 from mlstack.planner.plan import Plan
@@ -278,9 +279,37 @@ def test_fifty_running_steps_never_wrap(width: int, height: int) -> None:
         shown = [line for line in terminal.shown() if line]
         assert len(shown) <= max(3, height - 1)
         if width >= 40:
-            assert any("more running" in line for line in shown)
+            assert any(re.fullmatch(r"  and \d+ more", line) for line in shown)
             assert "0 of 50 steps ended, 50 running" in shown[-1]
     assert terminal.shown() == [""]
+
+
+WAITING = StepWaiting(address=TRAIN, room="cpu of compute.local")
+
+
+def test_waiting_for_room_is_not_running() -> None:
+    begun = StepStarted(address=TRAIN, action=Action.RUN)
+    no_longer = StepWaiting(address=TRAIN, room="")
+    said = text_of([begun, WAITING, no_longer]).splitlines()
+    assert said[1:] == ["stages.train: waiting for cpu of compute.local…", "stages.train: running…"]
+    terminal, clock = Terminal(80, 24), Clock()
+    with painter(terminal, clock) as live:
+        live(ApplyStarted(apply_id="a", steps=2))
+        live(begun)
+        live(WAITING)
+        live(StepStarted(address=Address("stages.b"), action=Action.RUN))
+        clock.now += 90.0
+        live(StepProgress(address=Address("stages.b"), line="epoch 1"))
+        first, second, counter = (line for line in terminal.shown() if line)
+        assert "stages.b" in first, "what runs comes first"
+        assert "waiting for cpu of compute.local" in second
+        assert counter == "  0 of 2 steps ended, 1 running, 1 waiting"
+        live(no_longer)
+        clock.now += 1.0
+        live(StepProgress(address=TRAIN, line="epoch 9"))
+        shown = next(line for line in terminal.shown() if "stages.train" in line)
+        assert "epoch 9" in shown
+        assert " 0:01" in shown, "the time that is shown is that of the run"
 
 
 def test_narrowed_terminal_leaves_nothing_behind() -> None:

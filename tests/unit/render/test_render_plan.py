@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlstack.graph.change import Action, Reason, ReasonCode
+from mlstack.graph.change import Action, Change, Reason, ReasonCode
 from mlstack.planner.plan import Plan, summarise
 from mlstack.render.fence import code, fenced, prose
 from mlstack.render.plan_groups import group_changes, shown_changes
@@ -18,6 +18,7 @@ from mlstack.render.plan_markdown import LIMIT, render_plan_markdown
 from mlstack.render.plan_text import render_plan
 from mlstack.render.style import Style
 from mlstack.render.words import _REASONS, ACTIONS, action_sentence, because
+from mlstack.spec.address import Address, Kind
 from tests.unit.render.plans_by_hand import made_plans
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "render"
@@ -235,3 +236,27 @@ def test_a_plan_of_thousands_is_quick(plans: dict[str, Plan]) -> None:
     took = perf_counter() - begun
     assert len(plan.changes) > 4000
     assert took < (20 if sys.gettrace() else 5)
+
+
+def test_what_goes_shows_what_a_person_knows_it_by(plans: dict[str, Plan]) -> None:
+    attributes = {
+        "url": "http://127.0.0.1:8080",
+        "pid": 98765,
+        "birth": "12.5",
+        "folder": "/home/x/.mlstack/endpoints",
+        "variants": {"main": {"model": "models.wine", "version": "0" * 32}},
+    }
+    gone = Change(
+        address=Address("endpoints.gone"),
+        kind=Kind.ENDPOINT,
+        action=Action.DELETE,
+        reasons=(Reason(code=ReasonCode.DESTROY_ASKED),),
+        before=attributes,
+    )
+    plan = msgspec.structs.replace(plans["endpoints"], changes=(gone,))
+    text = render_plan(plan, style=Style())
+    assert "- url: " in text
+    assert "- variants.main.version: 00000000" in text
+    assert "(3 more attributes hidden)" in text
+    assert "98765" not in text
+    assert "98765" in render_plan(plan, style=Style(), full=True)
