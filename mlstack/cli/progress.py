@@ -35,7 +35,7 @@ def event_renderer(settings: Settings, plan: Plan) -> Iterator[OnEvent]:
         yield events
         return
     ended: list[ApplyEnded] = []
-    with _progress(settings) as show:
+    with progress_renderer(settings) as show:
 
         def on_event(event: Event) -> None:
             if isinstance(event, ApplyEnded):
@@ -68,7 +68,8 @@ def json_copy(path: Path, plan: Plan) -> Iterator[OnEvent]:
 
 
 @contextmanager
-def _progress(settings: Settings) -> Iterator[OnEvent]:
+def progress_renderer(settings: Settings) -> Iterator[OnEvent]:
+    """Give the function that shows events on standard error alone: live on a terminal, else a line each."""
     if settings.err.terminal and not settings.ci:
         from mlstack.render.events_live import LiveProgress
 

@@ -5,7 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,15 @@ class Workspace:
             if process.pid != os.getpid() and any(str(self.root) in place for place in places):
                 mine.append(process)
         return mine
+
+    def running(self, word: str) -> bool:
+        """Whether a process of the project has this word in its command line."""
+        return any(word in part for line in self._command_lines() for part in line)
+
+    def _command_lines(self) -> Iterator[list[str]]:
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):  # a zombie is a NoSuchProcess
+                yield process.cmdline()
 
     def kill_everything(self) -> int:
         """SIGKILL every process of the project, supervisors first or last as it comes; return how many there were."""
