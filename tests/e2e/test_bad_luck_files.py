@@ -51,8 +51,12 @@ def refused(plain: Workspace, *arguments: str, code: int = ExitCode.ERROR) -> st
     return " ".join(plain.mlstack(*arguments, code=code).stderr.split())
 
 
-@pytest.mark.parametrize("name", ["dvc.yaml", "params.mlstack.yaml", "dvc.lock"])
-def test_after_a_merge_conflict_either_side_can_be_taken(plain: Workspace, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [(name, "resolve") for name in ("dvc.yaml", "params.mlstack.yaml", "dvc.lock")]
+    + [("dvc.lock", "--ours"), ("dvc.lock", "--theirs")],
+)
+def test_after_a_merge_conflict_either_side_can_be_taken(plain: Workspace, name: str, side: str) -> None:
     plain.git("checkout", "-qb", "other")
     plain.edit("mlstack.yaml", "depth: 2", "depth: 3")
     plain.edit("mlstack.yaml", "cat made.txt >", "cat made.txt made.txt >")
@@ -68,8 +72,11 @@ def test_after_a_merge_conflict_either_side_can_be_taken(plain: Workspace, name:
         plain.git("checkout", "--ours", "--", other)
     text = refused(plain, "apply", "--yes")
     assert f"{name} has conflict markers" in text
-    (way_out,) = (side for side in ("--ours", "--theirs") if f"git checkout {side} -- {name}" in text)
-    plain.git("checkout", way_out, "--", name)
+    assert "mlstack lock --resolve" in text
+    if side == "resolve":
+        plain.mlstack("lock", "--resolve")
+    else:
+        plain.git("checkout", side, "--", name)
     plain.mlstack("apply", "--yes")
     plain.commit("Merge")
     plain.assert_settled()

@@ -142,11 +142,13 @@ def test_missing_package_is_named(project: "Project") -> None:
     assert project.servers() == []
 
 
-def test_content_that_is_nowhere_names_dvc_pull(project: "Project") -> None:
+def test_content_that_is_nowhere_names_the_way_out(project: "Project") -> None:
     project.version = "0" * 32
     with pytest.raises(MlstackError) as caught:
         project.apply(action=Action.CREATE)
-    assert caught.value.diagnostics[0].command == "dvc pull models/wine.txt"
+    assert caught.value.diagnostics[0].code == "model-not-here"
+    assert "mlstack push" in caught.value.diagnostics[0].hint
+    assert project.servers() == []
 
 
 def test_workspace_is_used_only_if_its_hash_fits(project: "Project", ask: Ask) -> None:
