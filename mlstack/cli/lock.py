@@ -1,6 +1,6 @@
 """`mlstack lock`: pin data sources and Python environments in `mlstack.lock`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated
 
 import msgspec
@@ -20,8 +20,7 @@ from mlstack.state.workspace_lock import workspace_lock
 
 Check = Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 when the lock is out of date.")]
 Upgrade = Annotated[
-    list[str] | None,
-    typer.Option("--upgrade", metavar="ADDR", help="Fetch this source anew and pin what it holds now. Repeatable."),
+    bool, typer.Option("--upgrade", help="Look anew and pin what is found now: at ADDR, without any at everything.")
 ]
 Resolve = Annotated[
     bool, typer.Option("--resolve", help="Resolve a merge's conflicts in dvc.lock, mlstack.lock and the like.")
@@ -36,7 +35,8 @@ MarkerSize = Annotated[int, typer.Option("--marker-size", hidden=True, min=1, he
 
 def lock(
     context: typer.Context,
-    upgrade: Upgrade = None,
+    addresses: options.Addresses = None,
+    upgrade: Upgrade = False,
     check: Check = False,
     resolve: Resolve = False,
     merge: Merge = None,
@@ -46,8 +46,8 @@ def lock(
 ) -> int:
     """Pin data sources and Python environments in mlstack.lock.
 
-    Sources that are not pinned yet are fetched. What is pinned stays until it is upgraded by name. Commit the file:
-    with --locked (the default where CI is set) a plan is refused when it is out of date.
+    Sources that are not pinned yet are fetched. What is pinned stays until it is upgraded. Commit the file: with
+    --locked (the default where CI is set) a plan is refused when it is out of date.
 
     After a merge, rebase or cherry-pick, --resolve resolves conflicts in the files that mlstack writes, entry by entry:
     of two results the one that fits the merged files is taken; where none does, the next plan says what runs.
@@ -55,6 +55,8 @@ def lock(
     from mlstack.cli.carry_out import read_timeout
 
     settings = settings_of(context)
+    if addresses and not upgrade:
+        raise _usage("Addresses go with --upgrade; without it, everything that is not pinned yet is pinned.")
     if merge is not None:
         from mlstack.cli.resolve import merge_for_git
 
@@ -62,19 +64,23 @@ def lock(
     if resolve:
         from mlstack.cli.resolve import resolve_conflicts
 
-        _refuse_together(check, upgrade)
+        if check or upgrade:
+            raise _usage("--resolve goes neither with --check nor with --upgrade: resolve first.")
         root = find_file(settings.directory).parent
         with workspace_lock(root, operation="lock --resolve", timeout=read_timeout(lock_timeout)):
             return resolve_conflicts(settings)
     project = open_project(settings)
     before = read_lock(project.root, project=project.spec.project)
     wanted = desired_lock(project.graph, before)
+    if check and upgrade:
+        raise _usage("--check writes nothing, and --upgrade is there to write.")
     if check:
         problems = check_lock(wanted, before)
         if problems:
             raise MlstackError(*problems)
         return ExitCode.OK
-    changes = _write(project, before, wanted, upgrade=upgrade or [], timeout=read_timeout(lock_timeout))
+    renewed = _renewed(addresses or (), project, wanted) if upgrade else ()
+    changes = _write(project, before, wanted, renewed=renewed, timeout=read_timeout(lock_timeout))
     if settings.json:
         say_json({"file": LOCK_FILE, "changes": changes})
     else:
@@ -83,10 +89,9 @@ def lock(
 
 
 def _write(
-    project: Project, before: ProjectLock | None, wanted: ProjectLock, *, upgrade: list[str], timeout: float
+    project: Project, before: ProjectLock | None, wanted: ProjectLock, *, renewed: Collection[Address], timeout: float
 ) -> list[str]:
     """Pin what is missing and what is to be renewed; return what changed."""
-    renewed = expand_addresses(upgrade, project.graph, option="--upgrade")
     with workspace_lock(project.root, operation="lock", timeout=timeout):
         kept = {address: pin for address, pin in wanted.sources.items() if address not in renewed}
         write_lock(project.root, msgspec.structs.replace(wanted, sources=kept))
@@ -101,11 +106,20 @@ def _write(
     return _changes(before, after)
 
 
-def _refuse_together(check: bool, upgrade: list[str] | None) -> None:
-    if check or upgrade:
-        detail = "--resolve goes neither with --check nor with --upgrade: resolve first."
-        diagnostic = Diagnostic(code="usage", summary="The command line is not understood", detail=detail)
-        raise MlstackError(diagnostic, exit_code=ExitCode.USAGE)
+def _renewed(words: Sequence[str], project: Project, wanted: ProjectLock) -> Collection[Address]:
+    """Return what is to be pinned anew. Raises `MlstackError` where an address has nothing to pin."""
+    if not words:
+        return wanted.sources
+    chosen = expand_addresses(words, project.graph, option="--upgrade")
+    without = [address for address in chosen if address not in wanted.sources]
+    if without:
+        raise _usage(f"{' and '.join(without)}: there is no source to look at anew; only what has one is pinned.")
+    return chosen
+
+
+def _usage(detail: str) -> MlstackError:
+    diagnostic = Diagnostic(code="usage", summary="The command line is not understood", detail=detail)
+    return MlstackError(diagnostic, exit_code=ExitCode.USAGE)
 
 
 def _fetch(project: Project, addresses: Sequence[Address]) -> None:
