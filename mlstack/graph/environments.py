@@ -20,7 +20,7 @@ from mlstack.graph.sources import EnvironmentIdentity
 from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Python
 
-CACHE_FORMAT = 2
+CACHE_FORMAT = 3
 _LARGEST = 32 << 20
 SYSTEM = EnvironmentIdentity(digest="system")
 
@@ -169,15 +169,19 @@ class _Reading:
             from mlstack.graph.pylock import resolve_pylock
 
             table = self._toml(lock, text)
-            return resolve_pylock(table, file=lock, groups=self._python.groups) if table is not None else Resolution()
+            if table is None:
+                return Resolution()
+            return resolve_pylock(table, file=lock, groups=self._python.groups, text=text)
         if name.endswith(".lock"):
             from mlstack.graph.uv_lock import resolve_uv_lock
 
             table = self._toml(lock, text)
             if table is None:
                 return Resolution()
-            self._check_freshness(lock, table)
-            return resolve_uv_lock(table, file=lock, groups=self._python.groups)
+            resolution = resolve_uv_lock(table, file=lock, groups=self._python.groups, text=text)
+            if not resolution.diagnostics:
+                self._check_freshness(lock, table)
+            return resolution
         if self._python.groups:
             self._problems.append(_groups_need_lock(lock, self._python.groups))
         from mlstack.graph.requirements import resolve_requirements

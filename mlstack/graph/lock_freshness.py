@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mlstack.diagnostics import Diagnostic, Position
+from mlstack.graph.lock_shapes import Pyproject, wrong_shape
 from mlstack.graph.packages import normal_name
 from mlstack.graph.uv_lock import root_packages
 
@@ -30,6 +31,9 @@ def check_freshness(
     lock: Table, pyproject: Table, *, file: str, project_file: str, groups: Sequence[str]
 ) -> Diagnostic | None:
     """Say that the lock is out of date: the dependencies, or one of the chosen `groups`, differ from the project's."""
+    misshapen = wrong_shape(pyproject, Pyproject, file=project_file)
+    if misshapen is not None:
+        return misshapen
     project = pyproject.get("project")
     roots = [root for root in root_packages(lock) if _is_same(root, project)]
     if not isinstance(project, dict) or not roots:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, Position
+from mlstack.graph.lock_faults import broken_hashes
+from mlstack.graph.lock_shapes import Pylock, wrong_shape
 from mlstack.graph.packages import LockedPackage, Resolution, normal_name, unknown_group
 
 Table = dict[str, Any]
@@ -16,11 +18,17 @@ Table = dict[str, Any]
 _TOKEN = re.compile(r"""\s*(\(|\)|'[^']*'|"[^"]*"|not\s+in\b|[A-Za-z_][\w.]*|[<>=!~]=?=?)""")
 
 
-def resolve_pylock(lock: Table, *, file: str, groups: Sequence[str]) -> Resolution:
-    """Return what is installed for `groups`; without any, for the lock's own default groups."""
+def resolve_pylock(lock: Table, *, file: str, groups: Sequence[str], text: str = "") -> Resolution:
+    """Return what is installed for `groups`; without any, for the lock's own default groups.
+
+    `text` is the file's, to tell the line of what is wrong.
+    """
     version = str(lock.get("lock-version", ""))
     if version.partition(".")[0] != "1":
         return Resolution(diagnostics=(_unknown_format(file, version),))
+    misshapen = wrong_shape(lock, Pylock, file=file)
+    if misshapen is not None:
+        return Resolution(diagnostics=(misshapen,))
     known = {normal_name(str(name)) for name in lock.get("dependency-groups", [])}
     problems = [
         unknown_group(file, group, known, extras=lock.get("extras", []))
@@ -48,6 +56,8 @@ def resolve_pylock(lock: Table, *, file: str, groups: Sequence[str]) -> Resoluti
                 markers=(marker,),
             )
         )
+    hashes = ((package.name, digest) for package in packages for digest in package.hashes)
+    problems.extend(broken_hashes(hashes, file=file, text=text))
     return Resolution(
         packages=tuple(packages),
         folders=tuple(folders),

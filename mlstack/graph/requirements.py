@@ -6,6 +6,7 @@ from posixpath import dirname, normpath
 from typing import NamedTuple
 
 from mlstack.diagnostics import Diagnostic, Position
+from mlstack.graph.lock_faults import broken_pin, malformed_requirement
 from mlstack.graph.packages import LockedPackage, Resolution, normal_name
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
@@ -14,8 +15,10 @@ _DIRECT = re.compile(rf"({_NAME})\s*(?:\[[^\]]*\])?\s*@\s*(\S+)\s*(?:;\s*(.*))?"
 _NAMED = re.compile(rf"({_NAME})(?=\s*(?:[\[;<>=!~]|$))")
 _HASH = re.compile(r"\s--hash[= ](\S+)")
 _OPTION = re.compile(r"\s--(?:hash|config-settings?|global-option)[= ]\S+")
+_REST = re.compile(r"\s(--\S*)")
 _INCLUDE = re.compile(r"(?:-r|--requirement)[= ]*(\S+)")
 _EDITABLE = re.compile(r"(?:-e|--editable)[= ]*(\S+)")
+_FRAGMENT = re.compile(r"#(?:\S*&)?(md5|sha\d+)=([^&\s;]*)")
 _COMMIT = re.compile(r"@([0-9a-f]{40})(?:#|$)")
 _DEEPEST = 50
 _URL = re.compile(r"(?:\w+\+)?\w+://")
@@ -36,21 +39,30 @@ def resolve_requirements(file: str, read: ReadText) -> Resolution:
     packages: list[LockedPackage] = []
     folders: list[str] = []
     problems: list[Diagnostic] = []
+    unhashed: list[_Line] = []
+    is_hashed = False
     for item in _lines(file, read, (file,), {file}):
         if isinstance(item, Diagnostic):
             problems.append(item)
             continue
+        is_hashed = is_hashed or (item.file == file and "--hash" in item.text)
         local = _local_folder(item.text)
         if local is not None:
             folders.append(local)
             if normpath(local) != ".":
                 packages.append(LockedPackage(name=normpath(local), source=f"directory {normpath(local)}"))
             continue
+        fault = _fault(item)
         package = _parse(item.text)
-        if package is None:
+        if fault is not None:
+            problems.append(fault)
+        elif package is None:
             problems.append(_unpinned(item))
         else:
             packages.append(package)
+            unhashed += [item] if _lacks_hash(package) else []
+    if is_hashed:  # then uv wants one for everything
+        problems += [_malformed(item, "it has no hash, and the others have") for item in unhashed]
     return Resolution(
         packages=tuple(packages),
         folders=tuple(folder for folder in folders if normpath(folder) != "."),
@@ -92,7 +104,7 @@ def _joined(text: str) -> Iterator[tuple[int, str]]:
             yield start, whole
         pending, start = "", 0
     if pending.strip():
-        yield start, pending.strip()
+        yield start, f"{pending.strip()} \\"
 
 
 def _local_folder(line: str) -> str | None:
@@ -101,6 +113,36 @@ def _local_folder(line: str) -> str | None:
     text = text.removeprefix("file://") if text.startswith("file://.") else text
     is_path = text.startswith(("./", "../")) or text in {".", ".."} or (editable is not None and "://" not in text)
     return text.partition("[")[0] if is_path and not text.endswith((".whl", ".gz", ".zip")) else None
+
+
+def _fault(line: _Line) -> Diagnostic | None:
+    """Return what no installer would take: a hash or condition that is cut off, a version that is none."""
+    text = _OPTION.sub("", line.text).strip()
+    hashes = [*_HASH.findall(line.text), *(":".join(found) for found in _FRAGMENT.findall(text))]
+    rest = _REST.search(text)
+    exact = _EXACT.fullmatch(text)
+    if rest is not None:
+        fault: str | None = f"{rest[1]} is not understood"
+    elif exact is not None:
+        version = None if "===" in text else exact[2]
+        fault = broken_pin(text, version=version, marker=(exact[3] or "").strip(), hashes=hashes)
+    else:
+        fault = broken_pin(text, version=None, marker="", hashes=hashes)
+    return _malformed(line, fault) if fault is not None else None
+
+
+def _lacks_hash(package: LockedPackage) -> bool:
+    """Whether uv would miss a hash: not where a condition may leave it out, or a commit or folder stands for it."""
+    if package.hashes or any(package.markers):
+        return False
+    return not package.source.startswith("git ") and not _FRAGMENT.search(package.source)
+
+
+def _malformed(line: _Line, fault: str) -> Diagnostic:
+    text = _OPTION.sub("", line.text).strip()
+    named = _NAMED.match(text)
+    what = named[1] if named is not None else _CREDENTIALS.sub("//", text.partition(" ")[0])
+    return malformed_requirement(what, fault, Position(line.file, line.number, 1), _CREDENTIALS.sub("//", line.text))
 
 
 def _parse(line: str) -> LockedPackage | None:

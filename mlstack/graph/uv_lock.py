@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, Position
+from mlstack.graph.lock_faults import broken_hashes
+from mlstack.graph.lock_shapes import UvLock, wrong_shape
 from mlstack.graph.packages import LockedPackage, Resolution, normal_name, unknown_group
 
 _LOCAL = ("editable", "virtual", "directory")
@@ -16,11 +18,14 @@ _KNOWN_VERSION = 1
 Table = dict[str, Any]
 
 
-def resolve_uv_lock(lock: Table, *, file: str, groups: Sequence[str]) -> Resolution:
-    """Return what the project with `groups` needs. `file` is the path of the lock, for diagnostics."""
+def resolve_uv_lock(lock: Table, *, file: str, groups: Sequence[str], text: str = "") -> Resolution:
+    """Return what the project with `groups` needs. `file` is the path of the lock, `text` its text, for diagnostics."""
     version = lock.get("version")
     if version != _KNOWN_VERSION:
         return Resolution(diagnostics=(_unknown_format(file, version),))
+    misshapen = wrong_shape(lock, UvLock, file=file)
+    if misshapen is not None:
+        return Resolution(diagnostics=(misshapen,))
     walk = _Walk(lock)
     roots = walk.roots()
     manifest = _groups_of(lock.get("manifest", {}).get("dependency-groups"))
@@ -40,8 +45,11 @@ def resolve_uv_lock(lock: Table, *, file: str, groups: Sequence[str]) -> Resolut
         for root in roots:
             walk.add(_groups_of(root.get("dev-dependencies")).get(normal_name(group), []))
     walk.finish()
+    packages = tuple(walk.packages())
+    hashes = ((package.name, digest) for package in packages for digest in package.hashes)
+    problems.extend(broken_hashes(hashes, file=file, text=text))
     return Resolution(
-        packages=tuple(walk.packages()),
+        packages=packages,
         folders=tuple(walk.folders()),
         requires_python=str(lock.get("requires-python", "")),
         diagnostics=tuple(problems),

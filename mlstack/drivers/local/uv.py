@@ -47,7 +47,7 @@ def install(order: InstallOrder, *, say: Say) -> tuple[str, ...]:
         return tuple(folder for folder in local.values() if folder)
     interpreter = str(order.place / "bin" / "python")
     _run(["venv", *python, "--no-project", str(order.place)], order, say)
-    flags = ["--require-hashes"] if order.lock.suffix != ".toml" and _has_hashes(order.lock) else []
+    flags = ["--require-hashes"] if order.lock.suffix != ".toml" and _is_hashed(order.lock) else []
     groups = [flag for group in order.groups for flag in ("--group", group)]
     _run(
         ["pip", "sync", "--python", interpreter, *flags, *groups, "--allow-empty-requirements", order.lock.name],
@@ -124,8 +124,10 @@ def find_uv() -> str:
         ) from error
 
 
-def _has_hashes(lock: Path) -> bool:
-    return "--hash" in lock.read_text(encoding="utf-8", errors="replace")
+def _is_hashed(lock: Path) -> bool:
+    """Whether a requirements file can be asked for a hash of everything; folders and commits have none."""
+    text = lock.read_text(encoding="utf-8", errors="replace")
+    return "--hash" in text and "git+" not in text and not _LOCAL_REQUIREMENT.search(text)
 
 
 def _run(arguments: list[str], order: InstallOrder, say: Say) -> None:

@@ -1,5 +1,6 @@
 """The identity of a Python environment: what is in it, what is not, and what is said when it cannot be told."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlstack.diagnostics import Position
 from mlstack.graph import environments as environments_module
 from mlstack.graph.digest import Digester
 from mlstack.graph.environments import Environment, EnvironmentReader, environment_key
@@ -74,7 +76,7 @@ def test_a_package_for_development_changes_nothing(tmp_path: Path) -> None:
     ("old", "new"),
     [
         ('name = "packaging"\nversion = "', 'name = "packaging"\nversion = "9'),
-        ('hash = "sha256:', 'hash = "sha256:00'),
+        ('hash = "sha256:7', 'hash = "sha256:0'),
         ("sys_platform != 'emscripten'", "sys_platform != 'win32'"),
     ],
 )
@@ -297,15 +299,16 @@ def test_compiled_requirements(tmp_path: Path) -> None:
 
 def test_options_order_and_comments_are_no_part_of_it(tmp_path: Path) -> None:
     file = tmp_path / "requirements.txt"
-    file.write_text("numpy==2.1.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\nPillow==1 ; os_name == 'nt'\n")
+    one, two, three = (f"--hash=sha256:{digit * 64}" for digit in "abc")
+    file.write_text(f"numpy==2.1.0 \\\n    {one} \\\n    {two}\nPillow==1 ; os_name == 'nt'\n")
     before = digest(read(tmp_path, lock="requirements.txt"))
     file.write_text(
         "--index-url https://user:secret@mirror.invalid/simple\n--trusted-host x\n# note\n"
         "pillow==1;os_name == 'nt' # via\n"
-        "NumPy==2.1.0 --hash=sha256:bb --hash=sha256:aa\n"
+        f"NumPy==2.1.0 {two} {one}\n"
     )
     assert digest(read(tmp_path, lock="requirements.txt")) == before
-    file.write_text(file.read_text().replace("sha256:bb", "sha256:cc"))
+    file.write_text(file.read_text().replace(two, three))
     assert digest(read(tmp_path, lock="requirements.txt")) != before
 
 
@@ -350,8 +353,8 @@ def test_what_is_not_pinned_is_told_with_its_place(tmp_path: Path, line: str) ->
     [
         "x @ git+https://git.invalid/x.git@" + "a" * 40,
         "git+ssh://git@git.invalid/x.git@" + "a" * 40 + "#egg=x",
-        "x @ https://files.invalid/x-1.whl --hash=sha256:aa",
-        "https://files.invalid/x-1.whl#sha256=aa",
+        "x @ https://files.invalid/x-1.whl --hash=sha256:" + "a" * 64,
+        "https://files.invalid/x-1.whl#sha256=" + "a" * 64,
         "./wheels/x-1.whl",
         "x[extra]==1.0+cpu",
         "x===1.0",
@@ -363,6 +366,102 @@ def test_what_is_pinned_otherwise(tmp_path: Path, line: str) -> None:
     assert codes(found) == []
     assert found.identity is not None
     assert len(found.identity.packages) == 1
+
+
+H = "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"a==1 --hash=sha256:{H[:-1]}", "a: its hash is cut off: sha256 has 64 digits, there are 63"),
+        (f"a==1 --hash=sha256:{H}0", "a: its hash is too long"),
+        (f"a==1 --hash=sha256:{H[:-1]}x", "a: its hash holds letters that are no hexadecimal digits"),
+        (f"a==1 --hash=sha25:{H}", "a: its hash is of an unknown kind, 'sha25'"),
+        (f"a==1 --hash={H}", "a: its hash is not written as sha256:…"),
+        ("a==1 --hash=", "a: --hash= is not understood"),
+        ("a==1 --has", "a: --has is not understood"),
+        ("a==1..2", "a: 1..2 is not a version"),
+        ("a==1 ; python_version >", "a: its condition is not complete: python_version >"),
+        ("a==1 ; (os_name == 'nt'", "a: its condition is not complete"),
+        (f"a @ https://files.invalid/a.whl --hash=sha256:{H[:5]}", "a: its hash is cut off"),
+        ("a @ https://files.invalid/a.whl#sha256=aa", "a: its hash is cut off"),
+        ("a==1 \\", "a: the file ends in the middle of it"),
+        ("a==1", "a: it has no hash, and the others have"),
+        ("https://me:hunter2@files.invalid/a.whl", "it has no hash, and the others have"),
+    ],
+)
+def test_what_was_cut_off_is_told_with_its_place(tmp_path: Path, line: str, said: str) -> None:
+    (tmp_path / "requirements.txt").write_text(f"# head\nb==1 --hash=sha256:{H}\n{line}")
+    found = read(tmp_path, lock="requirements.txt")
+    assert codes(found) == ["lock-malformed"]
+    assert said in found.diagnostics[0].detail
+    assert found.diagnostics[0].position == Position("requirements.txt", 3, 1)
+    assert "hunter2" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a==1!2.0.post1.dev3+cu12.1",
+        "a==1.0rc1 ; python_full_version >= '3.9' and (os_name == 'nt' or sys_platform not in 'x y')",
+        "a==2024.1 ; extra == 'x'",
+        "a===whatever",
+        "-e ./lib",
+        "a @ git+https://git.invalid/a.git@" + "0" * 40,
+        "a==1 ; sys_platform == 'win32'",
+        f"a==1 --hash=sha512:{H}{H} --hash sha256:{H}",
+    ],
+)
+def test_what_uv_takes_is_taken(tmp_path: Path, line: str) -> None:
+    hashed = f"b==1 --hash=sha256:{H}\n" if "--hash" in line or "==1 ;" in line or "./" in line or "git" in line else ""
+    (tmp_path / "requirements.txt").write_text(f"{hashed}{line}\n")
+    assert codes(read(tmp_path, lock="requirements.txt")) == []
+
+
+@pytest.mark.parametrize("name", ["uv.lock", "pylock.toml"])
+def test_a_hash_that_is_cut_off_in_toml_is_told_with_its_line(tmp_path: Path, name: str) -> None:
+    use(tmp_path, "base")
+    shutil.copy(LOCKS / "pylock.toml", tmp_path / "pylock.toml")
+    file = tmp_path / name
+    lines = file.read_text().splitlines()
+    number, line = next((n, line) for n, line in enumerate(lines) if "click" in line and "sha256" in line)
+    lines[number] = re.sub(r"(sha256[^0-9a-f]+[0-9a-f]{60})[0-9a-f]{4}", r"\1", line)
+    assert lines[number] != line
+    file.write_text("\n".join(lines))
+    found = read(tmp_path, lock=name)
+    assert codes(found) == ["lock-malformed"]
+    assert "A hash of click is cut off" in found.diagnostics[0].detail
+    assert found.diagnostics[0].position == Position(name, number + 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "place"),
+    [
+        ("uv.lock", 'version = 1\npackage = "x"\n', "$.package"),
+        ("uv.lock", "version = 1\n[[package]]\nname = 3\n", "$.package[0].name"),
+        ("uv.lock", 'version = 1\n[[package]]\nname = "a"\nsource = "x"\n', "$.package[0].source"),
+        ("uv.lock", "version = 1\nmanifest = []\n", "$.manifest"),
+        ("uv.lock", 'version = 1\n[[package]]\nname = "a"\nmetadata = {requires-dev = []}\n', "requires-dev"),
+        ("pylock.toml", 'lock-version = "1.0"\npackages = 1\n', "$.packages"),
+        ("pylock.toml", 'lock-version = "1.0"\n[[packages]]\nname = "a"\nwheels = {}\n', "$.packages[0].wheels"),
+        ("pylock.toml", 'lock-version = "1.0"\ndefault-groups = 1\n', "$.default-groups"),
+    ],
+)
+def test_values_of_a_wrong_kind_are_told(tmp_path: Path, name: str, text: str, place: str) -> None:
+    (tmp_path / name).write_text(text)
+    found = read(tmp_path, lock=name)
+    assert codes(found) == ["lock-malformed"]
+    assert place in found.diagnostics[0].detail
+
+
+@pytest.mark.parametrize("text", ["[project]\ndependencies = 1\n", "dependency-groups = []\n", 'tool = "x"\n'])
+def test_values_of_a_wrong_kind_in_a_project_are_told(tmp_path: Path, text: str) -> None:
+    use(tmp_path, "base")
+    (tmp_path / "pyproject.toml").write_text(text)
+    found = read(tmp_path, lock="uv.lock")
+    assert codes(found) == ["lock-malformed"]
+    assert found.diagnostics[0].detail.startswith("pyproject.toml: Expected")
 
 
 def test_credentials_are_not_shown(tmp_path: Path) -> None:
