@@ -55,8 +55,7 @@ def lock(
     from mlstack.cli.carry_out import read_timeout
 
     settings = settings_of(context)
-    if addresses and not upgrade:
-        raise _usage("Addresses go with --upgrade; without it, everything that is not pinned yet is pinned.")
+    _refuse_together(addresses=bool(addresses), upgrade=upgrade, check=check, resolve=resolve)
     if merge is not None:
         from mlstack.cli.resolve import merge_for_git
 
@@ -64,16 +63,12 @@ def lock(
     if resolve:
         from mlstack.cli.resolve import resolve_conflicts
 
-        if check or upgrade:
-            raise _usage("--resolve goes neither with --check nor with --upgrade: resolve first.")
         root = find_file(settings.directory).parent
         with workspace_lock(root, operation="lock --resolve", timeout=read_timeout(lock_timeout)):
             return resolve_conflicts(settings)
     project = open_project(settings)
     before = read_lock(project.root, project=project.spec.project)
     wanted = desired_lock(project.graph, before)
-    if check and upgrade:
-        raise _usage("--check writes nothing, and --upgrade is there to write.")
     if check:
         problems = check_lock(wanted, before)
         if problems:
@@ -104,6 +99,15 @@ def _write(
             raise
         after = read_lock(project.root, project=project.spec.project)
     return _changes(before, after)
+
+
+def _refuse_together(*, addresses: bool, upgrade: bool, check: bool, resolve: bool) -> None:
+    if addresses and not upgrade:
+        raise _usage("Addresses go with --upgrade; without it, everything that is not pinned yet is pinned.")
+    if resolve and (check or upgrade):
+        raise _usage("--resolve goes neither with --check nor with --upgrade: resolve first.")
+    if check and upgrade:
+        raise _usage("--check writes nothing, and --upgrade is there to write.")
 
 
 def _renewed(words: Sequence[str], project: Project, wanted: ProjectLock) -> Collection[Address]:
