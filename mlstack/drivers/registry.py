@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Absent, Driver, ImageReading
+from mlstack.drivers.base import Driver, ImageReading
 from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Endpoint, Image, Pool, Stage
@@ -13,10 +13,14 @@ from mlstack.state.state import Record
 DRIVERS: dict[tuple[Kind, str], str] = {
     (Kind.STAGE, "local"): "mlstack.drivers.local.stages:LocalStages",
     (Kind.ENDPOINT, "local"): "mlstack.drivers.local.endpoints:LocalEndpoints",
+    (Kind.IMAGE, "docker"): "mlstack.drivers.docker.images:DockerImages",
 }
 """Kind and target → `module:Class`."""
 
-_NAMED: dict[str, str] = {"local-endpoint": DRIVERS[Kind.ENDPOINT, "local"]}
+_NAMED: dict[str, str] = {
+    "local-endpoint": DRIVERS[Kind.ENDPOINT, "local"],
+    "docker-image": DRIVERS[Kind.IMAGE, "docker"],
+}
 """`Record.driver` → `module:Class`, for what was made before and may not be declared any more."""
 
 
@@ -39,8 +43,6 @@ def driver_for(resource: Endpoint | Image, graph: ResourceGraph) -> Driver:
 
 def look_at_image(plan: ImagePlan, graph: ResourceGraph, record: Record | None, *, refresh: bool) -> ImageReading:
     """Say whether a recorded image is where it is needed, and what would build it. Asked only when it is needed."""
-    if (Kind.IMAGE, "docker") not in DRIVERS:
-        return ImageReading(observation=Absent(reason="never made"), missing="this version builds no images")
     reading: ImageReading = load_driver(Kind.IMAGE, "docker")().look_at(plan, graph, record, refresh=refresh)
     return reading
 
@@ -77,14 +79,14 @@ def check_targets(graph: ResourceGraph) -> tuple[Diagnostic, ...]:
     found = []
     for pool_address in sorted(users):
         pool = graph.resources[pool_address]
-        if isinstance(pool, Pool) and pool.target not in {target for _, target in DRIVERS}:
+        if isinstance(pool, Pool) and pool.target not in _targets():
             found.append(unsupported_target(pool.target, pool=pool, users=users[pool_address]))
     return tuple(found)
 
 
 def unsupported_target(target: str, *, pool: Pool | None = None, users: list[Address] | None = None) -> Diagnostic:
     """Say that a target cannot be made by this version, and what can."""
-    known = sorted({name for _, name in DRIVERS})
+    known = sorted(_targets())
     who = f" {', '.join(users or [])} would go there." if users else ""
     return Diagnostic(
         code="target-unsupported",
@@ -93,6 +95,11 @@ def unsupported_target(target: str, *, pool: Pool | None = None, users: list[Add
         hint="Choose another pool in this environment; stages keep their results when their pool changes.",
         address=pool.address if pool else None,
     )
+
+
+def _targets() -> set[str]:
+    """Return where stages or endpoints can be; images are built for any of them."""
+    return {target for kind, target in DRIVERS if kind is not Kind.IMAGE}
 
 
 def _load(place: str) -> Any:

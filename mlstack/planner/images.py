@@ -85,7 +85,7 @@ def _row(
     elif isinstance(reading.observation, Absent):
         reasons, drift = (Reason(code=ReasonCode.GONE, subject=reading.observation.reason), *needed), True
     elif forced:
-        reasons = (Reason(code=ReasonCode.FORCED),)
+        action, reasons = Action.REPLACE, (Reason(code=ReasonCode.FORCED),)
     else:
         return msgspec.structs.replace(
             _no_op(plan.address, Reason(code=ReasonCode.UP_TO_DATE)), before=before, not_checked=not_checked

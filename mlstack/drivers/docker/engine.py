@@ -117,8 +117,7 @@ def engine_error(error: BaseException) -> str:
     explanation = getattr(error, "explanation", None)
     if explanation:
         return f"the Docker engine says: {explanation}"
-    reason = str(error) or type(error).__name__
-    return f"the Docker engine does not answer: {reason}"
+    return f"the Docker engine does not answer: {_shortest(error).rstrip('.')}"
 
 
 def engine_unreachable(host: str | None, error: BaseException, *, address: Address | None = None) -> Diagnostic:
