@@ -6,7 +6,16 @@ from typing import Annotated
 import typer
 
 from mlstack.cli import options
-from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, carry_out, confirm, locked, refuse_errored, show_before
+from mlstack.cli.carry_out import (
+    DEFAULT_PARALLELISM,
+    Order,
+    carry_out,
+    confirm,
+    locked,
+    refuse_errored,
+    refuse_unready,
+    show_before,
+)
 from mlstack.cli.plan import build_scope
 from mlstack.cli.project import Project, make_plan, open_project
 from mlstack.cli.results import keep_results
@@ -66,6 +75,7 @@ def apply(
         refuse_errored(planned)
         _check_clean(project, planned.plan)
         show_before(settings, planned)
+        refuse_unready(settings, project, planned)
         if planned.plan.steps and saved is None:
             confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
         operation, most = "destroy" if scope.destroy else "apply", parallelism or DEFAULT_PARALLELISM

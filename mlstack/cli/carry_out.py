@@ -12,7 +12,8 @@ from mlstack.cli.plan import show_plan
 from mlstack.cli.progress import event_renderer, json_copy
 from mlstack.cli.project import Planned, Project
 from mlstack.cli.settings import Settings
-from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, raise_errors
+from mlstack.drivers.preflight import preflight
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
 from mlstack.executor.events import Event
 from mlstack.executor.interrupt import Interrupt
@@ -140,6 +141,16 @@ def refuse_errored(planned: Planned) -> None:
     """Raise with everything that is wrong with a plan that must not be applied."""
     if planned.plan.errored:
         raise MlstackError(*planned.plan.diagnostics)
+
+
+def refuse_unready(settings: Settings, project: Project, planned: Planned) -> None:
+    """Raise with all that the steps need and that is not there: before anybody is asked, and anything changed."""
+    pending = {step.address for step in planned.plan.steps}
+    records = planned.prior.resources if planned.prior is not None else {}
+    changes = [change for change in planned.plan.changes if change.address in pending]
+    problems = preflight(changes, project.graph, records)
+    raise_errors(problems)
+    report(settings, problems)
 
 
 def show_before(settings: Settings, planned: Planned) -> None:

@@ -3,7 +3,16 @@
 import typer
 
 from mlstack.cli import options
-from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, carry_out, confirm, locked, refuse_errored, show_before
+from mlstack.cli.carry_out import (
+    DEFAULT_PARALLELISM,
+    Order,
+    carry_out,
+    confirm,
+    locked,
+    refuse_errored,
+    refuse_unready,
+    show_before,
+)
 from mlstack.cli.console import say
 from mlstack.cli.plan import build_scope
 from mlstack.cli.project import make_plan, open_project
@@ -34,6 +43,7 @@ def destroy(
             if not settings.json:
                 say("Nothing to destroy.")
             return 0
+        refuse_unready(settings, project, planned)
         confirm(settings, "Do you really want to take all of this down?", yes=yes)
         order = Order(operation="destroy", parallelism=parallelism or DEFAULT_PARALLELISM)
         return carry_out(settings, project, planned, lock=lock, order=order)

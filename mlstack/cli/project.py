@@ -10,7 +10,7 @@ from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, errors_in
 from mlstack.drivers.base import Readings
 from mlstack.drivers.read import read_world
-from mlstack.drivers.registry import check_targets, driver_for, load_driver, look_at_image, pool_of
+from mlstack.drivers.registry import DRIVERS, check_targets, driver_for, load_driver, look_at_image, pool_of
 from mlstack.drivers.shared import check_shared_models
 from mlstack.gitops.facts import read_git_facts
 from mlstack.gitops.own_folder import check_own_folder
@@ -140,7 +140,7 @@ def _check_rows(diffed: Diffed, graph: ResourceGraph) -> Sequence[Diagnostic]:
         resource = graph.resources.get(change.address)
         if isinstance(resource, Stage) and change.action is Action.RUN:
             pool = pool_of(resource, graph)
-            if pool.target == "local":
+            if (Kind.STAGE, pool.target) in DRIVERS:
                 found.extend(load_driver(Kind.STAGE, pool.target)().check(resource, pool))
         elif isinstance(resource, Endpoint) and change.action in (Action.CREATE, Action.UPDATE, Action.REPLACE):
             found.extend(load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)().check(resource, graph))

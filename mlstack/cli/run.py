@@ -6,7 +6,16 @@ import msgspec
 import typer
 
 from mlstack.cli import options
-from mlstack.cli.carry_out import DEFAULT_PARALLELISM, Order, carry_out, locked, make_work, refuse_errored, watch
+from mlstack.cli.carry_out import (
+    DEFAULT_PARALLELISM,
+    Order,
+    carry_out,
+    locked,
+    make_work,
+    refuse_errored,
+    refuse_unready,
+    watch,
+)
 from mlstack.cli.console import note, report
 from mlstack.cli.project import Planned, Project, make_plan, open_project, warnings_of
 from mlstack.cli.settings import Settings, settings_of
@@ -75,6 +84,7 @@ def _plan(settings: Settings, project: Project, scope: Scope, *, is_try: bool = 
     report(settings, warnings_of(planned.plan))
     if not planned.plan.steps:
         note("Nothing to run: every result is there.")
+    refuse_unready(settings, project, planned)
     return planned
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event as StopFlag
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -132,6 +132,20 @@ class Driver(Protocol):
         ...
 
 
+@runtime_checkable
+class SupportsPreflight(Protocol):
+    """Can say whether what its rows need is there: an engine, a builder, a login."""
+
+    @property
+    def name(self) -> str:
+        """What the driver is called."""
+        ...
+
+    def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
+        """Ask the world what carrying out these rows needs. Before anything is changed, and never when planning."""
+        ...
+
+
 # ---------------------------------------------------------------------------------------------------- running
 
 Say = Callable[[str], None]
@@ -188,6 +202,10 @@ class SupportsRun(Protocol):
 
     def check(self, stage: Stage, pool: Pool) -> Sequence[Diagnostic]:
         """Say whether this stage could run here: capacity, accelerators, tools. Asked only for rows that would run."""
+        ...
+
+    def inherited(self, environ: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what a run gets of the variables that mlstack was called with."""
         ...
 
     def start(self, order: RunOrder) -> tuple[int, float]:
@@ -289,6 +307,7 @@ __all__ = [
     "Say",
     "StageReading",
     "StepContext",
+    "SupportsPreflight",
     "SupportsRun",
     "Unreadable",
 ]

@@ -12,7 +12,7 @@ from mlstack.drivers.dvc.store import DvcResults
 from mlstack.drivers.local.admission import StageAdmission
 from mlstack.drivers.local.capacity import resources_of
 from mlstack.drivers.local.environments import ensure_environment, python_variables
-from mlstack.drivers.local.run_folder import folder_of
+from mlstack.drivers.local.run_folder import folder_of, read_order
 from mlstack.drivers.local.stage_environment import build_stage_environment
 from mlstack.drivers.registry import driver_for, driver_named, load_driver, pool_of
 from mlstack.graph.digest import Digester
@@ -43,16 +43,17 @@ class LocalHands:
 
     def runner(self, stage: Stage) -> SupportsRun:
         """Return what runs this stage; one for each target."""
-        target = pool_of(stage, self._graph).target
+        return self._runner(pool_of(stage, self._graph).target)
+
+    def _runner(self, target: str) -> SupportsRun:
         if target not in self._runners:
             self._runners.setdefault(target, load_driver(Kind.STAGE, target)())
         return self._runners[target]
 
     def runner_of(self, run: RunRecord) -> SupportsRun:
-        """Return what can cancel a run, also of a stage that is not declared any more. All runs are on this machine."""
-        del run
-        runner: SupportsRun = load_driver(Kind.STAGE, "local")()
-        return runner
+        """Return what started a run, also of a stage that is not declared any more. All runs are on this machine."""
+        saved = read_order(Path(run.folder)) if run.folder is not None else None
+        return self._runner("docker" if saved is not None and saved.container else "local")
 
     def order(
         self,
@@ -64,10 +65,10 @@ class LocalHands:
         say: Say,
         image: str | None = None,
     ) -> RunOrder:
-        """Decide everything about one run. Its Python environment is made if it is not there yet.
+        """Decide everything about one run. Its Python environment is made if it needs one and it is not there yet.
 
         `extra` are the variables that go with its share (GPUs); what the stage itself sets goes before them. `image` is
-        what its container is made from.
+        what its container is made from, with its Python.
         """
         resources = resources_of(stage, pool_of(stage, self._graph))
         environment = build_stage_environment(
@@ -76,8 +77,8 @@ class LocalHands:
             root=self._root,
             resources=resources,
             attempt=attempt,
-            python=self._python_variables(stage, say),
-            inherited={**os.environ, **extra},
+            python=self._python_variables(stage, say) if image is None else None,
+            inherited={**self.runner(stage).inherited(os.environ), **extra},
         )
         order = self._order(stage, fingerprint, attempt=attempt, resources=resources, environment=environment)
         return msgspec.structs.replace(order, image=image)

@@ -12,6 +12,7 @@ from mlstack.state.state import Record
 
 DRIVERS: dict[tuple[Kind, str], str] = {
     (Kind.STAGE, "local"): "mlstack.drivers.local.stages:LocalStages",
+    (Kind.STAGE, "docker"): "mlstack.drivers.docker.stages:DockerStages",
     (Kind.ENDPOINT, "local"): "mlstack.drivers.local.endpoints:LocalEndpoints",
     (Kind.IMAGE, "docker"): "mlstack.drivers.docker.images:DockerImages",
 }

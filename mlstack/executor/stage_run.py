@@ -53,6 +53,8 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
                 return made
             claim, is_inherited = _claim(work, stage, fingerprint)
             if not (is_inherited and _is_collectable(work, claim)):
+                if is_inherited and claim.host == host_name():
+                    work.hands.runner_of(claim).cancel(claim, grace=0.0)  # what it may have left behind writes here too
                 _bring_inputs(work, stage, key)
                 work.hands.results.prepare(stage.address)
                 claim = _attempts(work, stage, claim, variables, tell_process)
@@ -218,7 +220,7 @@ def _attempts(
 def _follow(work: Work, stage: Stage, claim: RunRecord, tell_process: Callable[[int], None]) -> RunRecord:
     """Wait for a run that another applier started."""
     order = work.hands.order_of(stage, claim)
-    runner: SupportsRun = work.hands.runner(stage)
+    runner: SupportsRun = work.hands.runner_of(claim)  # its pool may have got another target since
     if claim.pid is not None and claim.host == host_name():
         tell_process(claim.pid)
     result = runner.wait(order, claim, say=work.say(stage.address), stop=work.interrupt.now)

@@ -159,9 +159,3 @@ def test_missing_image_is_said(runs: ContainerRuns) -> None:
     result = runs.run(order)
     assert result.cause == "error"
     assert "No such image" in result.detail
-
-
-def test_engine_that_is_not_there_is_said_before_anything(runs: ContainerRuns) -> None:
-    pool = Pool(address=POOL.address, target="docker", settings={"host": "unix:///nowhere/docker.sock"})
-    (problem,) = DockerStages().preflight([pool])
-    assert problem.code == "docker-unreachable"

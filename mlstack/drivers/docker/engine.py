@@ -9,6 +9,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.spec.address import Address
+from mlstack.spec.spec import Pool
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -131,6 +132,18 @@ def engine_unreachable(host: str | None, error: BaseException, *, address: Addre
         "`target: local` needs none; stages keep their results when their pool changes.",
         command="docker info",
         address=address,
+    )
+
+
+def engine_elsewhere(pool: Pool, host: str) -> Diagnostic:
+    """Say that an engine cannot mount what lies here."""
+    return Diagnostic(
+        code="docker-elsewhere",
+        summary="The Docker engine does not see this machine's files",
+        detail=f"{pool.address} uses the engine at {host}, which runs on another machine. Containers work on folders "
+        "of this one, which such an engine cannot mount.",
+        hint="Name an engine on this machine in `targets: {docker: {host: …}}`.",
+        address=pool.address,
     )
 
 

@@ -6,20 +6,24 @@ process starts is a container.
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder
-from mlstack.drivers.docker.engine import ask_engine, connect, engine_host, remove_container
+from mlstack.drivers.docker.engine import ask_engine, connect, engine_elsewhere, engine_host, remove_container
 from mlstack.drivers.docker.stage_container import container_name, container_of
-from mlstack.drivers.local.capacity import check_capacity
+from mlstack.drivers.local.capacity import amount_text, check_capacity, resources_of
 from mlstack.drivers.local.machine import describe_machine
 from mlstack.drivers.local.run_folder import read_order
 from mlstack.drivers.local.stages import LocalStages
 from mlstack.drivers.local.start_run import build_message, launch
+from mlstack.drivers.registry import pool_of
 from mlstack.drivers.secrets import SecretValues
+from mlstack.graph.change import Change
+from mlstack.graph.graph import ResourceGraph
+from mlstack.spec.address import Address
 from mlstack.spec.spec import Pool, Stage
 
 _KEPT_OF_THE_SHELL = ("LANG", "LANGUAGE", "LC_ALL", "TZ")
@@ -37,19 +41,16 @@ class DockerStages(LocalStages):
             self._machine = describe_machine()
         return check_capacity(stage, pool, self._machine)
 
-    def preflight(self, pools: Sequence[Pool]) -> Sequence[Diagnostic]:
-        """Ask each pool's engine whether it is there and can see this machine's files. Before anything is changed."""
+    def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
+        """Ask each pool's engine whether it is there, can see this machine's files, and has what is declared."""
+        stages: dict[Address, list[Stage]] = {}
+        for row in rows:
+            stage = graph.resources[row.address]
+            assert isinstance(stage, Stage)  # noqa: S101 - rows of stages
+            stages.setdefault(stage.pool, []).append(stage)
         found: list[Diagnostic] = []
-        for pool in pools:
-            try:
-                facts = ask_engine(engine_host(pool.settings), address=pool.address)
-            except MlstackError as error:
-                found.extend(error.diagnostics)
-                continue
-            if not facts.shares_files:
-                found.append(_elsewhere(pool, facts.host))
-            if pool.accelerator and not facts.has_gpus:
-                found.append(_no_gpus(pool, facts.host))
+        for stages_there in stages.values():
+            found.extend(_check_engine(pool_of(stages_there[0], graph), stages_there))
         return found
 
     def inherited(self, environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -91,14 +92,31 @@ def _of_the_engine() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _elsewhere(pool: Pool, host: str) -> Diagnostic:
+def _check_engine(pool: Pool, stages: Sequence[Stage]) -> Iterable[Diagnostic]:
+    try:
+        facts = ask_engine(engine_host(pool.settings), address=pool.address)
+    except MlstackError as error:
+        yield from error.diagnostics
+        return
+    if not facts.shares_files:
+        yield engine_elsewhere(pool, facts.host)
+    if pool.accelerator and not facts.has_gpus:
+        yield _no_gpus(pool, facts.host)
+    # An engine in a virtual machine (Docker Desktop) has less than this machine.
+    has = {"cpu": float(facts.cpus), "memory": float(facts.memory)}
+    for stage in stages:
+        for name, amount in resources_of(stage, pool).items():
+            if name in has and amount > has[name]:
+                yield _exceeds_engine(stage, name, amount, has[name])
+
+
+def _exceeds_engine(stage: Stage, name: str, amount: float, has: float) -> Diagnostic:
     return Diagnostic(
-        code="docker-elsewhere",
-        summary="The Docker engine does not see this machine's files",
-        detail=f"{pool.address} uses the engine at {host}, which runs on another machine. Stages in containers work on "
-        "the project's folder, which such an engine cannot mount.",
-        hint="Name an engine on this machine in `targets: {docker: {host: …}}`.",
-        address=pool.address,
+        code="stage-exceeds-engine",
+        summary="The stage asks for more than the Docker engine has",
+        detail=f"{stage.address} asks for {amount_text(name, amount)}; the engine has {amount_text(name, has)}.",
+        hint="Lower `resources`, or give the engine's virtual machine more.",
+        address=stage.address,
     )
 
 

@@ -60,6 +60,10 @@ class LocalStages:
         no_python = check_system_python(stage)
         return (*check_capacity(stage, pool, self._machine), *([no_python] if no_python else []))
 
+    def inherited(self, environ: Mapping[str, str]) -> Mapping[str, str]:
+        """Return what a process gets of the environment that mlstack was called in: all, as from a shell."""
+        return environ
+
     def start(self, order: RunOrder) -> tuple[int, float]:
         """Start the run so that it survives this process; return pid and start time.
 

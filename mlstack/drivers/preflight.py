@@ -1,0 +1,56 @@
+"""The last question before anything is changed: whether what the steps need is there (an engine, a builder, a login).
+
+Planning does not ask it, so that a plan can be made where none of that is.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import Driver, SupportsPreflight, SupportsRun
+from mlstack.drivers.registry import driver_for, driver_named, load_driver, pool_of
+from mlstack.graph.change import Action, Change
+from mlstack.graph.graph import ResourceGraph
+from mlstack.spec.address import Address, Kind
+from mlstack.spec.spec import Endpoint, Image, Stage
+from mlstack.state.state import Record
+
+_MADE = (Action.CREATE, Action.UPDATE, Action.REPLACE)
+
+
+def preflight(
+    changes: Iterable[Change], graph: ResourceGraph, records: Mapping[Address, Record]
+) -> tuple[Diagnostic, ...]:
+    """Ask the drivers of the rows that do something; return what they say, each problem once."""
+    asked: dict[str, SupportsPreflight] = {}
+    rows: dict[str, list[Change]] = {}
+    problems: list[Diagnostic] = []
+    for change in changes:
+        try:
+            drivers = _drivers_of(change, graph, records.get(change.previous_address or change.address))
+        except MlstackError as error:  # this version has no such driver
+            problems += error.diagnostics
+            continue
+        for driver in drivers:
+            if isinstance(driver, SupportsPreflight):
+                asked.setdefault(driver.name, driver)
+                rows.setdefault(driver.name, []).append(change)
+    for name, able in asked.items():
+        problems += able.preflight(rows[name], graph)
+    # One engine may be missed by several drivers.
+    return tuple({(problem.code, problem.detail): problem for problem in reversed(problems)}.values())[::-1]
+
+
+def _drivers_of(
+    change: Change, graph: ResourceGraph, record: Record | None
+) -> Sequence[Driver | SupportsRun | SupportsPreflight]:
+    """Return who carries a row out; for an endpoint that moves, who made it and takes it down as well."""
+    resource = graph.resources.get(change.address)
+    if isinstance(resource, Stage) and change.action is Action.RUN:
+        return [load_driver(Kind.STAGE, pool_of(resource, graph).target)()]
+    if isinstance(resource, Endpoint | Image) and change.action in _MADE:
+        driver = driver_for(resource, graph)
+        moves = record is not None and record.driver != driver.name
+        return [driver, driver_named(record.driver)] if record is not None and moves else [driver]
+    if change.action is Action.DELETE and record is not None:
+        return [driver_named(record.driver)]
+    return []
