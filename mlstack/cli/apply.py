@@ -17,7 +17,7 @@ from mlstack.cli.carry_out import (
     show_before,
 )
 from mlstack.cli.plan import build_scope
-from mlstack.cli.project import Project, make_plan, open_project
+from mlstack.cli.project import Planned, Project, make_plan, open_project
 from mlstack.cli.results import keep_results
 from mlstack.cli.settings import settings_of
 from mlstack.cli.share import share_results
@@ -71,9 +71,7 @@ def apply(
             )
         )
         planned = make_plan(project, scope, locked=settings.ci if locked_ is None else locked_)
-        _check_fresh(saved, planned.plan)
-        refuse_errored(planned)
-        _check_clean(project, planned.plan)
+        _refuse(saved, project, planned)
         show_before(settings, planned)
         refuse_unready(settings, project, planned)
         if planned.plan.steps and saved is None:
@@ -84,6 +82,13 @@ def apply(
         code = share_results(settings, project, planned, code=code, push=push, pull=pull)
         keep_results(project, commit=commit and code == ExitCode.OK, operation="mlstack apply")
         return code
+
+
+def _refuse(saved: Plan | None, project: Project, planned: Planned) -> None:
+    """Raise for a plan that is not the saved one, that is wrong, or that may not be applied from here."""
+    _check_fresh(saved, planned.plan)
+    refuse_errored(planned)
+    _check_clean(project, planned.plan)
 
 
 def _check_clean(project: Project, plan: Plan) -> None:

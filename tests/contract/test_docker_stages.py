@@ -58,6 +58,7 @@ def runs(tmp_path: Path, docker_engine: Any, base_image: str) -> ContainerRuns:
     (tmp_path / ".mlstack").mkdir()
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "train.py").write_text("print('from the project')\n")
+    docker_engine.client.images.pull(base_image)
     return ContainerRuns(tmp_path, docker_engine.client, docker_engine.host, base_image)
 
 
