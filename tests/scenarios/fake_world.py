@@ -266,6 +266,9 @@ class FakeRunner:
         del stage, pool
         return ()
 
+    def inherited(self, environ: Mapping[str, str]) -> Mapping[str, str]:
+        return environ
+
     def start(self, order: RunOrder) -> tuple[int, float]:
         self.world.ran_in[order.stage.address] = order.image
         return 2**22 + 1, 0.0
