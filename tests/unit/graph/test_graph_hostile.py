@@ -64,10 +64,10 @@ def test_output_below_a_link_out_of_the_project_is_refused_by_the_plan(tmp_path:
 )
 def test_patterns_cannot_take_for_ever(tmp_path: Path, pattern: str) -> None:
     (tmp_path / ".dvcignore").write_text(f"{pattern}\n")
-    started = time.perf_counter()
+    started = time.process_time()
     with suppress(MlstackError):  # refused is as good as quick
         IgnoreRules(tmp_path).below(tmp_path).ignores("/".join(["ab" * 100] * 5), is_folder=False)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(

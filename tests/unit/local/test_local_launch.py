@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import mlstack
@@ -23,15 +25,19 @@ def test_it_imports_only_what_costs_nothing() -> None:
 
 
 def test_a_whole_run_is_cheap(tmp_path: Path) -> None:
-    """The budget is 25 ms a stage; the best of several, since the machine may be busy with other tests."""
-    import time
+    """25 ms a stage where Python starts in 10 ms: compared in one run, best of several."""
 
     from tests.unit.local.local_runs import Runs
 
     runs = Runs(tmp_path)
-    took = []
-    for _ in range(10):
+
+    def timed(action: Callable[[], object]) -> float:
         began = time.perf_counter()
-        runs.run(runs.order("true"))
-        took.append(time.perf_counter() - began)
-    assert min(took) < 0.025
+        action()
+        return time.perf_counter() - began
+
+    starts, took = [], []
+    for _ in range(20):
+        starts.append(timed(lambda: subprocess.run([sys.executable, "-ISc", ""], check=True)))
+        took.append(timed(lambda: runs.run(runs.order("true"))))
+    assert min(took) < 5 * min(starts)

@@ -75,7 +75,7 @@ def test_overlapping_secrets_leave_no_piece() -> None:
 
 def test_ten_megabytes_with_many_patterns_take_well_under_a_few_seconds() -> None:
     masker = StreamMasker(tuple(f"secret-value-{number:04}".encode() for number in range(60)))
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(160):
         masker.feed(b"some output of a training run, nothing to see here\n" * 1300)
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5

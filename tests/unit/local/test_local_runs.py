@@ -271,7 +271,7 @@ def test_cancel_without_grace_is_a_kill(runs: Runs) -> None:
     eventually(lambda: b"ready" in log_of(order))
     began = time.monotonic()
     runs.stages.cancel(run, grace=0.0)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15
     assert running_pid(order.folder) is None
 
 

@@ -227,13 +227,13 @@ def test_gates_say_that_they_stop(plans: dict[str, Plan]) -> None:
 
 
 def test_a_plan_of_thousands_is_quick(plans: dict[str, Plan]) -> None:
-    from time import perf_counter
+    from time import process_time
 
     plan = many(plans["stages"], 250)
-    begun = perf_counter()
+    begun = process_time()
     render_plan(plan, style=Style())
     plan_document(plan)
-    took = perf_counter() - begun
+    took = process_time() - begun
     assert len(plan.changes) > 4000
     assert took < (20 if sys.gettrace() else 5)
 

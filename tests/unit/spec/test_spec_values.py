@@ -146,10 +146,10 @@ def test_expressions(text: str, value: object) -> None:
     ],
 )  # fmt: skip
 def test_hostile_expressions_are_refused_at_once(source: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(Refused):
         compile_expression(source).evaluate({"params": {"s": "x" * 60_000}, "project": "demo"})
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def test_yaml_positions() -> None:
@@ -165,10 +165,10 @@ def test_yaml_positions() -> None:
 
 def test_a_text_with_many_openings_is_read_in_no_time() -> None:
     for text in ("${{ " * 50_000, "${{ 'a' " * 50_000, "${{ params.n }}" * 3_000):
-        started = time.perf_counter()
+        started = time.process_time()
         if text.endswith("}}"):
             assert filled(text, {"n": 1}) == "1" * 3_000
         else:
             with pytest.raises(MlstackError, match="cannot be read"):
                 filled(text)
-        assert time.perf_counter() - started < 2
+        assert time.process_time() - started < 2
