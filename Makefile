@@ -61,7 +61,7 @@ docs: setup ## Write what the documentation takes from the code (docs/generate.p
 	$(BIN)/python docs/generate.py
 
 golden: setup ## Write the golden files anew; look at `git diff` before you commit
-	MLSTACK_UPDATE_GOLDEN=1 $(BIN)/pytest -n auto -q -m "not bench" tests/e2e tests/unit
+	MLSTACK_UPDATE_GOLDEN=1 $(BIN)/pytest -n auto -q -m "not bench" tests/e2e/test_examples_e2e.py tests/unit/render/test_render_plan.py
 
 clean: demo-down ## Remove everything that make made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .bench build dist
