@@ -15,7 +15,7 @@ def backend_for(spec_state: str | None, root: Path, environment: str) -> Backend
     """Return the backend of one environment; nothing is created before the first write.
 
     `spec_state` is the `state` of the environment: None for the default folder `.mlstack/state/<environment>`, a path
-    (absolute, `~/…`, or relative to `root`), or a URL. Raises `MlstackError` for a URL that this version cannot use.
+    (absolute, `~/…`, or relative to `root`), or the URL of an object store. Raises `MlstackError` for another URL.
     """
     if spec_state is None:
         from urllib.parse import quote
@@ -28,14 +28,19 @@ def backend_for(spec_state: str | None, root: Path, environment: str) -> Backend
         return FolderBackend(root / Path(spec_state).expanduser())
     if scheme == "file" and rest.startswith("/"):
         return FolderBackend(Path(rest))
+    from mlstack.state.object_store import ObjectBackend, is_store_url
+
+    if is_store_url(spec_state):
+        return ObjectBackend(spec_state)
     raise MlstackError(
         Diagnostic(
             code="state-backend-unsupported",
-            summary="This place for the state is not supported in this version",
-            detail=f'The state of environment "{environment}" is set to {spec_state}; this version keeps state in '
-            "folders only.",
-            hint="Name a folder (one that all machines see, if several people apply), or leave `state` out: it is then "
-            f"kept in {OWN_FOLDER}/state beside the file.",
+            summary="This is no place for a state",
+            detail=f'The state of environment "{environment}" is set to {spec_state}, which is neither a folder nor a '
+            "store that mlstack can write to.",
+            hint="Write s3://BUCKET/PATH, gs://BUCKET/PATH or azure://CONTAINER/PATH (no keys or settings in it), or "
+            "name a folder that all machines see. Without `state` it is kept beside the file, in "
+            f"{OWN_FOLDER}/state.",
         )
     )
 

@@ -55,6 +55,10 @@ class FolderBackend:
             data = _read(path)
         return None if data is None else (data, _tag(data))
 
+    def get_all(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        """Return what `get` returns for each key, in their order."""
+        return [self.get(key) for key in keys]
+
     def create(self, key: str, data: bytes) -> str | None:
         """Create `key` durably and return its tag; None, with nothing written, when it exists already."""
         with _explained(path := self._path(key), writing=True), self._content(data) as temporary:

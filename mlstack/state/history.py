@@ -19,7 +19,8 @@ def add_history(backend: Backend, record: HistoryRecord) -> int:
 
 def read_history(backend: Backend) -> tuple[HistoryRecord, ...]:
     """Return all records, oldest first. Raises `MlstackError` for one that cannot be read."""
-    return tuple(_read(backend, key) for _, key in sorted(_numbered(backend)))
+    keys = [key for _, key in sorted(_numbered(backend))]
+    return tuple(_read(backend, key, found) for key, found in zip(keys, backend.get_all(keys), strict=True))
 
 
 def _numbered(backend: Backend) -> list[tuple[int, str]]:
@@ -27,8 +28,7 @@ def _numbered(backend: Backend) -> list[tuple[int, str]]:
     return [(int(name), key) for name, key in names if name.isdecimal()]
 
 
-def _read(backend: Backend, key: str) -> HistoryRecord:
-    found = backend.get(key)
+def _read(backend: Backend, key: str, found: tuple[bytes, str] | None) -> HistoryRecord:
     content = formats.decode(b"" if found is None else found[0], HistoryFile)
     if isinstance(content, Damage):
         hint = "Restore that file from a copy, or move it away: the history then misses this one record."

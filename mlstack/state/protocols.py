@@ -19,6 +19,10 @@ class Backend(Protocol):
         """Return content and tag, or None when there is no such key."""
         ...
 
+    def get_all(self, keys: Sequence[str]) -> list[tuple[bytes, str] | None]:
+        """Return what `get` returns for each key, in their order."""
+        ...
+
     def create(self, key: str, data: bytes) -> str | None:
         """Create `key` durably and return its tag; None, with nothing written, when it exists already."""
         ...

@@ -132,8 +132,9 @@ def _check(backend: Backend, data: bytes, *, project: str, environment: str) -> 
 def _read_journal(backend: Backend, snapshot: Snapshot, numbers: Sequence[int]) -> Recorded | Diagnostic:
     """Read the pending entries; a diagnostic if one of them is missing. Raises for damage and for foreign entries."""
     entries: list[Entry] = []
-    for expected, number in enumerate(numbers, start=snapshot.last_entry + 1):
-        found = backend.get(journal_key(number)) if number == expected else None
+    contents = backend.get_all([journal_key(number) for number in numbers])
+    for expected, (number, content) in enumerate(zip(numbers, contents, strict=True), start=snapshot.last_entry + 1):
+        found = content if number == expected else None
         if found is None:
             return diagnose.missing_entry(backend, journal_key(expected))
         line = formats.decode(found[0], JournalLine)

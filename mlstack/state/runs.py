@@ -63,8 +63,8 @@ def read_run(backend: Backend, address: Address, fingerprint: str) -> RunRecord 
 def read_runs(backend: Backend, address: Address | None = None) -> tuple[RunRecord, ...]:
     """Return the records of one stage or of all, newest first. Raises `MlstackError` for one that cannot be read."""
     keys = backend.keys(RUNS if address is None else f"{RUNS}{slug(address)}/")
-    found = (_read(backend, key) for key in keys)
-    records = [read[0] for read in found if read is not None]
+    found = zip(keys, backend.get_all(keys), strict=True)
+    records = [_decode(backend, key, read)[0] for key, read in found if read is not None]
     return tuple(sorted(records, key=lambda run: (run.claimed_at, run.address, run.fingerprint), reverse=True))
 
 
@@ -101,8 +101,10 @@ def _claimant(run: RunRecord) -> tuple[str, int, float, str]:
 
 def _read(backend: Backend, key: str) -> tuple[RunRecord, str] | None:
     found = backend.get(key)
-    if found is None:
-        return None
+    return None if found is None else _decode(backend, key, found)
+
+
+def _decode(backend: Backend, key: str, found: tuple[bytes, str]) -> tuple[RunRecord, str]:
     content = formats.decode(found[0], RunFile)
     if isinstance(content, Damage):
         hint = "If no run of this stage is going on, remove that file: the stage then counts as not running."

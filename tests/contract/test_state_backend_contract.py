@@ -1,20 +1,24 @@
-"""What every state backend must do. The suite runs on each kind in `BACKENDS`.
+"""What every state backend must do. The suite runs on each kind in `BACKENDS`, the object store on moto's S3.
 
-A later backend is added to `BACKENDS`: kind → what opens it at a place (a folder of the test's own). Each call must
-give an independent instance, as another process would have it.
+A later backend is added to `BACKENDS`: kind → what opens it at a place of the test's own (a folder, for `s3` a URL).
+Each call must give an independent instance, as another process would have it.
 """
 
 import errno
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from mlstack.state.folder import FolderBackend
+from mlstack.state.object_store import ObjectBackend
 from mlstack.state.protocols import Backend
+from tests.s3 import S3Server, s3_server
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class _FolderWithoutHardLinks(FolderBackend):
@@ -33,17 +37,18 @@ class _FolderWithoutHardLinks(FolderBackend):
             os.link = real
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {
-    "folder": FolderBackend,
-    "folder-without-hard-links": _FolderWithoutHardLinks,
+BACKENDS: dict[str, Callable[[str], Backend]] = {
+    "folder": lambda place: FolderBackend(Path(place)),
+    "folder-without-hard-links": lambda place: _FolderWithoutHardLinks(Path(place)),
+    "s3": ObjectBackend,
 }
 
 
-def _race(kind: str, place: Path, task: str, *, racers: int = 8) -> list[str]:
+def _race(kind: str, place: str, task: str, *, racers: int = 8) -> list[str]:
     """Let real processes do `task` at the same moment and return what each of them says."""
-    command = [sys.executable, __file__, kind, str(place), task]
+    command = [sys.executable, "-m", "tests.contract.test_state_backend_contract", kind, place, task]
     processes = [
-        subprocess.Popen([*command, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([*command, str(n)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for n in range(racers)
     ]
     try:
@@ -90,15 +95,32 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def backend(kind: str, tmp_path: Path) -> Backend:
-    return BACKENDS[kind](tmp_path / "state")
+@pytest.fixture(scope="module")
+def s3() -> Iterator[S3Server]:
+    with s3_server() as server:
+        server.bucket("states")
+        yield server
 
 
 @pytest.fixture
-def other(kind: str, tmp_path: Path) -> Backend:
+def place(kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if kind != "s3":
+        return str(tmp_path / "state")
+    server: S3Server = request.getfixturevalue("s3")
+    for name, value in server.variables.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://states/{os.urandom(6).hex()}/of prod"
+
+
+@pytest.fixture
+def backend(kind: str, place: str) -> Backend:
+    return BACKENDS[kind](place)
+
+
+@pytest.fixture
+def other(kind: str, place: str) -> Backend:
     """A second instance on the same place."""
-    return BACKENDS[kind](tmp_path / "state")
+    return BACKENDS[kind](place)
 
 
 def test_what_is_not_there_reads_as_none(backend: Backend) -> None:
@@ -157,6 +179,26 @@ def test_delete(backend: Backend, other: Backend) -> None:
     assert backend.get("lock.json") is None
 
 
+def test_what_was_deleted_is_made_again_by_one(backend: Backend, other: Backend) -> None:
+    tag = backend.create("lock.json", b"mine")
+    backend.delete("lock.json", tag=tag)
+    assert (backend.get("lock.json"), other.get("lock.json")) == (None, None)
+    assert list(other.keys("")) == []
+    assert other.replace("lock.json", b"late", tag=tag) is None
+    second = other.create("lock.json", b"mine")
+    assert second is not None
+    assert backend.create("lock.json", b"mine") is None, "what was seen as free before is not free now"
+    assert backend.get("lock.json") == (b"mine", second)
+
+
+def test_many_keys_are_read_at_once_in_their_order(backend: Backend) -> None:
+    for number in range(5):
+        backend.create(f"history/{number}.json", str(number).encode())
+    found = backend.get_all([f"history/{number}.json" for number in (3, 9, 0, 4)])
+    assert [content and content[0] for content in found] == [b"3", None, b"0", b"4"]
+    assert backend.get_all([]) == []
+
+
 def test_deleting_what_is_gone_succeeds(backend: Backend) -> None:
     backend.delete("lock.json")
     backend.delete("lock.json", tag="any")
@@ -195,24 +237,24 @@ def test_the_location_names_the_key_and_asks_nothing(backend: Backend) -> None:
     assert backend.location("")
 
 
-def test_of_racing_processes_exactly_one_creates(kind: str, tmp_path: Path) -> None:
-    said = _race(kind, tmp_path / "state", "create")
+def test_of_racing_processes_exactly_one_creates(kind: str, place: str) -> None:
+    said = _race(kind, place, "create")
     assert sorted(said) == ["lost"] * 7 + ["won"]
-    found = BACKENDS[kind](tmp_path / "state").get("race/one")
+    found = BACKENDS[kind](place).get("race/one")
     assert found is not None
     assert found[0] == str(said.index("won")).encode()
 
 
-def test_of_racing_processes_none_loses_an_update(kind: str, tmp_path: Path, backend: Backend) -> None:
+def test_of_racing_processes_none_loses_an_update(kind: str, place: str, backend: Backend) -> None:
     backend.create("race/counter", b"0")
-    assert _race(kind, tmp_path / "state", "count", racers=4) == ["done"] * 4
+    assert _race(kind, place, "count", racers=4) == ["done"] * 4
     found = backend.get("race/counter")
     assert found is not None
     assert found[0] == b"80"
 
 
-def test_racing_processes_share_numbered_keys_without_a_clash(kind: str, tmp_path: Path, backend: Backend) -> None:
-    said = _race(kind, tmp_path / "state", "append", racers=4)
+def test_racing_processes_share_numbered_keys_without_a_clash(kind: str, place: str, backend: Backend) -> None:
+    said = _race(kind, place, "append", racers=4)
     won = sorted(int(number) for line in said if line for number in line.split(","))
     assert won == list(range(40))
     for racer, line in enumerate(said):
@@ -224,7 +266,7 @@ def test_racing_processes_share_numbered_keys_without_a_clash(kind: str, tmp_pat
 
 def _main(arguments: Sequence[str]) -> None:
     kind, place, task, number = arguments
-    backend = BACKENDS[kind](Path(place))
+    backend = BACKENDS[kind](place)
     print("ready", flush=True)
     sys.stdin.readline()
     print(TASKS[task](backend, int(number)), flush=True)
