@@ -16,6 +16,7 @@ from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.render.style import Tone
 from mlstack.render.table import Cell, render_table
+from mlstack.state.protocols import Backend
 
 Status = Literal["ok", "missing", "problem", "not needed here"]
 _TONES: dict[Status, Tone] = {"ok": "add", "missing": "error", "problem": "error", "not needed here": "quiet"}
@@ -222,6 +223,7 @@ def _recorded(settings: Settings) -> Iterable[Check]:
         yield Check(name="state", status="ok", found=said, purpose=purpose)
     except MlstackError as error:
         yield _fault("state", error, purpose)
+    yield from _conditions(backend)
     purpose = "one apply at a time"
     try:
         owner = holder(backend, environment=spec.environment)
@@ -230,3 +232,19 @@ def _recorded(settings: Settings) -> Iterable[Check]:
         return
     said = f"held by {owner.who} on {owner.host} since {age(owner.created)}, ID {owner.id}" if owner else "free"
     yield Check(name="lock", status="ok", found=said, purpose=purpose)
+
+
+def _conditions(backend: Backend) -> Iterable[Check]:
+    """Try what keeps two applies apart in an object store: it takes a small object there, which is removed again."""
+    if "://" not in backend.location(""):
+        return
+    from mlstack.state.object_store import ObjectBackend
+
+    if not isinstance(backend, ObjectBackend):
+        return
+    purpose = "two applies never overwrite each other"
+    try:
+        backend.prove_conditions()
+        yield Check(name="state store", status="ok", found="honours conditions of writes", purpose=purpose)
+    except MlstackError as error:
+        yield _fault("state store", error, purpose)

@@ -248,7 +248,7 @@ def _owner(backend: Backend, data: bytes, tag: str, environment: str) -> LockRec
 
 def _unreadable_id(tag: str) -> str:
     """Return what stands for the ID of a lock file that cannot be read: it changes with the content."""
-    return f"unreadable-{tag[:12]}"
+    return f"unreadable-{''.join(filter(str.isalnum, tag))[:12]}"
 
 
 def _why_dead(owner: LockRecord, *, now: float, silent: float) -> str:

@@ -28,6 +28,8 @@ OpenStore = Callable[[str], Any]
 PATIENCE = 30.0  # seconds for which a request is tried again; half of the lease of the environment's lock
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0  # seconds
 _PASSES = frozenset({408, 409, 429})  # and all of 500 and above: worth another try
+_NOT_IMPLEMENTED = 501
+_UNDECIDED = ("ConditionalRequestConflict", "OperationAborted")  # S3: two writers at once, and neither has won yet
 _URL = re.compile(r"(s3|gs|az|azure|abfs|abfss)://[^/?#@]+(@[^/?#@]+)?(/[^?#]*)?")
 _WRITE = "mlstackwrite"  # metadata; letters only, as Azure wants
 GRAVE: Final = b'{"deleted": "nothing is here; mlstack leaves this mark because stores cannot delete on a condition"}\n'
@@ -224,11 +226,11 @@ def _may_pass(error: Exception) -> bool:
     from obstore.exceptions import AlreadyExistsError, GenericError
 
     if isinstance(error, AlreadyExistsError):
-        return "ConditionalRequestConflict" in str(error)  # S3: two at once, and neither has won yet
+        return any(word in str(error) for word in _UNDECIDED)
     if not isinstance(error, GenericError | TimeoutError | ConnectionError):
         return False
     status = problems.status_of(error)
-    return status is None or status in _PASSES or status >= 500
+    return status is None or status in _PASSES or (status >= 500 and status != _NOT_IMPLEMENTED)
 
 
 def _check(key: str) -> None:

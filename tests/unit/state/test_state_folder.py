@@ -49,12 +49,26 @@ def test_a_path_is_relative_to_the_project(tmp_path: Path, monkeypatch: pytest.M
         assert backend_for(spec_state, project, "prod").location("state.json") == str(folder / "state.json")
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/state", "gs://bucket", "https://example.org/x", "file://host/x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://example.org/x", "file://host/x", "s3://", "s3:///x", "ftp://host/x"),
+        *("s3://key:secret@bucket/x", "s3://bucket/x?endpoint=https://elsewhere"),
+    ],
+)
 def test_other_places_are_refused_by_name(tmp_path: Path, url: str) -> None:
     with pytest.raises(MlstackError) as error:
         backend_for(url, tmp_path, "prod")
     assert code_of(error) == "state-backend-unsupported"
     assert url in error.value.diagnostics[0].detail
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://bucket/state", "gs://bucket", "azure://container/x", "abfss://c@account.dfs.core.windows.net/x"]
+)
+def test_object_stores_are_opened_when_they_are_asked(tmp_path: Path, url: str) -> None:
+    assert backend_for(url, tmp_path, "prod").location("state.json") == f"{url}/state.json"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_our_own_folder_is_made_once_and_left_as_it_is(tmp_path: Path) -> None:
