@@ -265,6 +265,18 @@ def damaged_object(path: str, md5: str) -> Diagnostic:
     )
 
 
+def fetched_again(path: str, md5: str) -> Diagnostic:
+    """Say that the remote had what an object of the cache should have been."""
+    return Diagnostic(
+        code="cache-object-replaced",
+        severity=Severity.WARNING,
+        summary="A damaged object in DVC's cache was fetched again",
+        detail=f"The object {md5}, needed for {path}, held other bytes than its name says. "
+        "The remote had the right ones.",
+        hint="Nothing has to be done. If it happens again, look at the disk.",
+    )
+
+
 def _failed(path: str, error: OSError) -> Diagnostic:
     return Diagnostic(
         code="workspace-unwritable",

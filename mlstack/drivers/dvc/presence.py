@@ -1,11 +1,13 @@
-"""Whether contents that are not on this machine can be had from the remote: asked once for all of them.
+"""Whether contents that are not on this machine can be had from the remote, and which results its run-cache has.
 
-Nothing is asked while everything is here, so that a plan with nothing to do needs neither DVC nor a network.
+Asked once for all of them. Nothing is asked while everything is here, so that a plan with nothing to do needs neither
+DVC nor a network.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from threading import Thread
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -14,6 +16,9 @@ from mlstack.drivers.dvc.objects import DIR_SUFFIX, Objects, parse_tree
 from mlstack.drivers.dvc.remote_place import RemotePlace, find_remote, why_not_asked
 from mlstack.drivers.dvc.settings import DvcSettings
 
+if TYPE_CHECKING:
+    from mlstack.drivers.dvc.remote import Remote
+
 PATIENCE = 60.0
 """Seconds that a plan waits for the remote's answer."""
 
@@ -21,10 +26,16 @@ _QUICK: dict[str, dict[str, str | int]] = {"s3": {"connect_timeout": 5, "read_ti
 
 
 class Elsewhere(msgspec.Struct, frozen=True, kw_only=True):
-    """What the remote has of what was asked for. `not_checked` says why it was not asked, "" if it was."""
+    """What the remote has of what was asked for. `not_checked` says why it was not asked, "" if it was.
+
+    `asked` are the contents that the remote was asked for, `present` those that it has.
+    `runs`: key of the run-cache → the entries that the remote has for it, as they are; () for none.
+    """
 
     remote: str = ""
+    asked: frozenset[str] = frozenset()
     present: frozenset[str] = frozenset()
+    runs: dict[str, tuple[bytes, ...]] = {}
     not_checked: str = ""
     diagnostic: Diagnostic | None = None
 
@@ -41,11 +52,13 @@ def ask_remote(
     root: Path,
     objects: Objects,
     refresh: bool,
+    runs: Iterable[str] = (),
     patience: float = PATIENCE,
 ) -> Elsewhere:
     """Ask the remote of the project which of these contents it has as a whole. Nothing is raised.
 
-    A remote that cannot be asked is no reason to believe that something is gone: then it is `not_checked`.
+    With `runs` (keys of the run-cache), also which results it has for these, and which of their contents. A remote
+    that cannot be asked is no reason to believe that something is gone: then it is `not_checked`.
     """
     try:
         place = find_remote(declared, settings, root)
@@ -58,17 +71,16 @@ def ask_remote(
     reason = why_not_asked(place, settings)
     if reason:
         return Elsewhere(remote=place.url, not_checked=reason, diagnostic=_not_followed(place, reason))
-    return _ask_in_time(list(dict.fromkeys(md5s)), place, settings, objects, patience)
+    wanted, keys = list(dict.fromkeys(md5s)), list(dict.fromkeys(runs))
+    return _ask_in_time(lambda: _ask(wanted, keys, place, settings, objects), place, patience)
 
 
-def _ask_in_time(
-    md5s: list[str], place: RemotePlace, settings: DvcSettings, objects: Objects, patience: float
-) -> Elsewhere:
+def _ask_in_time(request: Callable[[], Elsewhere], place: RemotePlace, patience: float) -> Elsewhere:
     answers: list[Elsewhere] = []
 
     def ask() -> None:
         try:
-            answers.append(Elsewhere(remote=place.url, present=whole_contents(md5s, place, settings, objects)))
+            answers.append(request())
         except MlstackError as error:
             problem = _warning(error.diagnostics[0])
             answers.append(Elsewhere(remote=place.url, not_checked="the remote cannot be asked", diagnostic=problem))
@@ -85,15 +97,25 @@ def _ask_in_time(
     return Elsewhere(remote=place.url, not_checked="the remote did not answer", diagnostic=problem)
 
 
-def whole_contents(md5s: Iterable[str], place: RemotePlace, settings: DvcSettings, objects: Objects) -> frozenset[str]:
+def _ask(
+    md5s: Sequence[str], keys: Sequence[str], place: RemotePlace, settings: DvcSettings, objects: Objects
+) -> Elsewhere:
+    from mlstack.drivers.dvc.remote import open_remote
+    from mlstack.drivers.dvc.run_cache import contents_of, parse_run
+
+    remote = open_remote(place, settings, more=_QUICK.get(place.scheme))
+    runs = remote.results_for(keys)
+    made = [md5 for entries in runs.values() for entry in entries for md5 in contents_of(parse_run(entry))]
+    asked = frozenset([*md5s, *made])
+    return Elsewhere(remote=place.url, asked=asked, present=whole_contents(asked, remote, objects), runs=runs)
+
+
+def whole_contents(md5s: Iterable[str], remote: "Remote", objects: Objects) -> frozenset[str]:
     """Return those contents that cache and remote hold together: a folder counts with its listing and all its files.
 
     Raises `MlstackError` when the remote cannot be asked.
     """
-    from mlstack.drivers.dvc.remote import open_remote
-
-    remote = open_remote(place, settings, more=_QUICK.get(place.scheme))
-    wanted = list(md5s)
+    wanted = list(dict.fromkeys(md5s))
     held = set(remote.held(wanted))
     folders = [md5 for md5 in wanted if md5.endswith(DIR_SUFFIX)]
     unread = [md5 for md5 in folders if objects.tree(md5) is None and md5 in held]

@@ -10,7 +10,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Absent, DatasetReading, NotChecked, Observation, Present, StageReading
 from mlstack.drivers.dvc.datasets import read_dataset
 from mlstack.drivers.dvc.definitions import Definitions
-from mlstack.drivers.dvc.entries import RecordedStage
+from mlstack.drivers.dvc.entries import RecordedStage, run_cache_key
 from mlstack.drivers.dvc.lockfile import LockFile, read_lock
 from mlstack.drivers.dvc.metrics import MetricsReader
 from mlstack.drivers.dvc.objects import Objects, is_executable, is_same_key
@@ -47,17 +47,20 @@ def read_results(
 
     `pending` is the journal of an apply that did not end: its lock entries are laid over `dvc.lock` where they fit the
     key that a stage has now. `cache_folder` (`.mlstack/cache`) keeps what was parsed; `hashes` what was hashed. The
-    remote is asked, once for all, for what is not here; with `refresh=False` that counts as not checked. Nothing is
+    remote is asked, once for all, for what is not here; with `refresh=False` that counts as not checked. Where results
+    are made on merge, its run-cache is asked too: once more for each stage that needs one found there. Nothing is
     raised for damaged files: they are in `diagnostics`, and what they hold counts as absent.
     """
     own_hashes = hashes if hashes is not None else HashCache(cache_folder / "digests" if cache_folder else None)
     left = {entry.address: entry.lock_entry for entry in pending if entry.address and entry.lock_entry}
-    reader = _Reader(graph, root, cache_folder=cache_folder, hashes=own_hashes)
-    reader.walk(left)
-    elsewhere = reader.ask(refresh=refresh)
-    if elsewhere is not NOWHERE:
+    elsewhere = NOWHERE
+    while True:
         reader = _Reader(graph, root, cache_folder=cache_folder, hashes=own_hashes, elsewhere=elsewhere)
         reader.walk(left)
+        asked = reader.ask(refresh=refresh)
+        if asked is NOWHERE:
+            break
+        elsewhere = asked
     if hashes is None:
         own_hashes.save()
     reader.metrics.save()
@@ -127,6 +130,7 @@ class _Reader:
         self.diagnostics: list[Diagnostic] = []
         self._graph, self._root, self._cache_folder = graph, root, cache_folder
         self._elsewhere = elsewhere
+        self._unknown_runs: dict[str, None] = {}
         self._dvc = self._settings()
         self._objects = Objects(self._dvc.cache)
         self._available = Availability(self._objects, Digester(root, cache=hashes), elsewhere.present)
@@ -144,16 +148,27 @@ class _Reader:
             return DvcSettings(top=self._root, cache=self._root / ".dvc" / "cache")
 
     def ask(self, *, refresh: bool) -> Elsewhere:
-        """Ask the remote for what the walk did not find here; `NOWHERE` when there is nothing to ask, or nobody."""
-        if not self._available.lacking:
+        """Ask the remote for what the walk did not find here; `NOWHERE` when there is nothing new to ask, or nobody."""
+        before = self._elsewhere
+        lacking = [md5 for md5 in self._available.lacking if md5 not in before.asked]
+        if before.not_checked or not (lacking or self._unknown_runs):
             return NOWHERE
-        return ask_remote(
-            self._available.lacking,
+        answer = ask_remote(
+            lacking,
+            runs=self._unknown_runs,
             declared=self._graph.spec.remote,
             settings=self._dvc,
             root=self._root,
             objects=self._objects,
             refresh=refresh,
+        )
+        if answer is NOWHERE:
+            return NOWHERE
+        return msgspec.structs.replace(
+            answer,
+            present=before.present | answer.present,
+            asked=before.asked | answer.asked,
+            runs={**before.runs, **answer.runs},
         )
 
     def walk(self, pending: Mapping[Address, Mapping[str, object]]) -> None:
@@ -258,7 +273,24 @@ class _Reader:
 
     def _find_cached(self, key: EntryKey, inputs: StageInputs) -> LockEntry | None:
         found = find_cached(key, inputs.directory, root=self._root, objects=self._objects, available=self._available)
-        return found.entry if found else None
+        if found is not None:
+            return found.entry
+        return self._find_made_elsewhere(key, inputs) if self._graph.spec.results == "on-merge" else None
+
+    def _find_made_elsewhere(self, key: EntryKey, inputs: StageInputs) -> LockEntry | None:
+        """Return a result that the remote's run-cache has for this key and of which every output can be had."""
+        from mlstack.drivers.dvc.run_cache import parse_run
+
+        executable = frozenset(dep.path for dep in key.deps if is_executable(f"{self._root}/{dep.path}"))
+        name = run_cache_key(key, inputs.directory, executable=executable)
+        if name not in self._elsewhere.runs:
+            self._unknown_runs[name] = None
+            return None
+        for text in self._elsewhere.runs[name]:
+            found = parse_run(text, inputs.directory)
+            if found and found.entry and is_same_key(found.entry.key, key) and self._available.has_all(found.entry):
+                return found.entry
+        return None
 
     def _availability(self, recorded: LockEntry | None, missing: Sequence[str]) -> Observation:
         if recorded is None:

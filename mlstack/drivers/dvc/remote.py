@@ -156,6 +156,17 @@ class Remote:
         parts = (tuple(path.replace(os.sep, "/").split("/")[-3:]) for path in found)
         return sorted("/".join(part) for part in parts if len(part) == 3 and all(is_run_part(name) for name in part))
 
+    def results_for(self, keys: Sequence[str]) -> dict[str, tuple[bytes, ...]]:
+        """Return the texts of the run-cache's entries for each of these keys."""
+        if not keys:
+            return {}
+        with ThreadPoolExecutor(min(_LISTED_TOGETHER, self.jobs)) as pool:
+            return dict(zip(keys, pool.map(self._results, keys), strict=True))
+
+    def _results(self, key: str) -> tuple[bytes, ...]:
+        found = (self.read_run(entry) for entry in self.runs(key))
+        return tuple(text for text in found if text is not None)
+
     def read_run(self, entry: str) -> bytes | None:
         """Return the text of an entry of the run-cache; None if it is not there."""
         with self._explained():

@@ -12,7 +12,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.brought import commit_of
 from mlstack.drivers.dvc.checkout import not_to_be_had
-from mlstack.drivers.dvc.objects import Objects
+from mlstack.drivers.dvc.objects import DIR_SUFFIX, Objects, parse_tree
 from mlstack.drivers.dvc.remote_place import RemotePlace, find_remote
 from mlstack.drivers.dvc.saving import Saver
 from mlstack.drivers.dvc.settings import DvcSettings
@@ -147,31 +147,35 @@ class Sharing:
     def explain_missing(self, still: Mapping[str, FileDigest], moved: "Moved") -> Diagnostic:
         """Say what could not be had and why, each with the commit that brought it."""
         remote = self.require()
+        names = self._names({digest.md5: path for path, digest in still.items()})
         reasons = []
         if moved.damaged:
-            reasons.append(f"What the remote holds is not what its name says: {_names(moved.damaged)}.")
+            reasons.append(f"What the remote holds is not what its name says: {_listed(names, moved.damaged)}.")
         if moved.failed:
             md5, reason = next(iter(moved.failed.items()))
-            reasons.append(f"{len(moved.failed)} could not be fetched ({md5[:12]}: {reason}).")
+            reasons.append(f"{len(moved.failed)} could not be fetched ({_name(names, md5)}: {reason}).")
+        inside = [md5 for md5 in moved.absent if names.get(md5, ("", md5))[1] != md5]
+        if inside:
+            reasons.append(f"Of folders, {_listed(names, inside)} is not there.")
         for path, digest in sorted(still.items())[:_NAMED]:
             brought = commit_of(self._root, digest.md5)
             if brought:
                 reasons.append(f"{path} came with commit {brought}.")
         return not_to_be_had(still, remote=remote.name, detail=" ".join(reasons))
 
-    def explain_unpushed(self, moved: "Moved", names: Mapping[str, str]) -> Diagnostic:
-        """Say what did not get into the remote and why."""
+    def explain_unpushed(self, moved: "Moved", recorded: Mapping[str, str]) -> Diagnostic:
+        """Say what did not get into the remote and why. `recorded`: hash → path of what was to be pushed."""
+        names = self._names(recorded)
         lines = []
         if moved.failed:
             md5, reason = next(iter(moved.failed.items()))
-            lines.append(f"{len(moved.failed)} could not be written ({names.get(md5, md5[:12])}: {reason}).")
+            lines.append(f"{len(moved.failed)} could not be written ({_name(names, md5)}: {reason}).")
         if moved.damaged:
-            damaged = _names([names.get(md5, md5[:12]) for md5 in moved.damaged])
-            lines.append(f"Damaged in DVC's cache, so not pushed: {damaged}.")
+            lines.append(f"Damaged in DVC's cache, so not pushed: {_listed(names, moved.damaged)}.")
         for md5 in moved.absent[:_NAMED]:
-            brought = commit_of(self._root, md5)
+            brought = commit_of(self._root, names.get(md5, ("", md5))[1])
             came = f", came with commit {brought}" if brought else ""
-            lines.append(f"{names.get(md5, md5[:12])} ({md5[:12]}) is neither in DVC's cache nor in the remote{came}.")
+            lines.append(f"{_name(names, md5)} ({md5[:12]}) is neither in DVC's cache nor in the remote{came}.")
         if len(moved.absent) > _NAMED:
             lines.append(f"And {len(moved.absent) - _NAMED} more.")
         done = f" {len(moved.moved)} objects were pushed before." if moved.moved else ""
@@ -183,6 +187,16 @@ class Sharing:
             "what is there already is not moved again.",
             command="mlstack push",
         )
+
+    def _names(self, recorded: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+        """Return hash → (path, recorded hash): a file of a folder has a path and is recorded as the folder."""
+        found = {md5: (path, md5) for md5, path in recorded.items()}
+        for folder, path in recorded.items():
+            if folder.endswith(DIR_SUFFIX):
+                tree = self._objects.tree(folder) or parse_tree(self.require().read(folder) or b"")
+                for entry in tree or ():
+                    found.setdefault(entry.md5, (f"{path}/{entry.relpath}", folder))
+        return found
 
 
 def speaking(say: Say, did: str, *, clock: Callable[[], float] = time.monotonic) -> "Progress":
@@ -218,6 +232,14 @@ def no_remote() -> Diagnostic:
         hint="Name a place that others reach too as `remote:` in mlstack.yaml: a bucket (s3://…, gs://…, azure://…), "
         "a server (ssh://…) or a folder.",
     )
+
+
+def _name(names: Mapping[str, tuple[str, str]], md5: str) -> str:
+    return names[md5][0] if md5 in names else md5[:12]
+
+
+def _listed(names: Mapping[str, tuple[str, str]], md5s: Sequence[str]) -> str:
+    return _names([_name(names, md5) for md5 in md5s])
 
 
 def _names(names: Sequence[str]) -> str:

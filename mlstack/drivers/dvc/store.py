@@ -14,7 +14,7 @@ from threading import RLock
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.attempts import left_until, newest_change
-from mlstack.drivers.dvc.checkout import Workspace, damaged_object
+from mlstack.drivers.dvc.checkout import Workspace, damaged_object, fetched_again
 from mlstack.drivers.dvc.datasets import RecordedDataset, dataset_file, dataset_text, foreign_dataset, read_dataset
 from mlstack.drivers.dvc.definitions import Definitions, Place
 from mlstack.drivers.dvc.documents import write_durably
@@ -76,7 +76,7 @@ class DvcResults:
 
     @property
     def notices(self) -> Sequence[Diagnostic]:
-        """What people should know: things that were moved aside."""
+        """What people should know: things that were moved aside, or found damaged."""
         return tuple(self._workspace.notices)
 
     # ------------------------------------------------------------------------------------------------ workspace
@@ -95,8 +95,8 @@ class DvcResults:
             self.sharing.fetch(absent, say=say)  # may take long: others go on meanwhile
         damaged = self._check_out(differing, say)
         if damaged and self.sharing.place is not None:
-            say(f"the cache holds other bytes than it should for {', '.join(sorted(damaged))}")
             self.sharing.fetch(damaged, say=say)
+            self._workspace.notices.extend(fetched_again(path, damaged[path].md5) for path in sorted(damaged))
             damaged = self._check_out(damaged, say)
         if damaged:
             raise MlstackError(*(damaged_object(path, digest.md5) for path, digest in sorted(damaged.items())))
