@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engines import base_image as base
-from tests.engines import install, shared
+from tests.engines import install, lifetime, session
 from tests.engines.go_tools import BUILDKIT, BUILDX
-from tests.engines.processes import Process
+from tests.engines.places import cache
+from tests.engines.session import Session
 
 if TYPE_CHECKING:
     import docker
@@ -52,11 +53,15 @@ class BuildKit:
 # ------------------------------------------------------------------------------------------------------ fixtures
 
 
+def asked() -> bool:
+    """Whether this run is to use real engines at all."""
+    return bool(os.environ.get(REQUIRED) or os.environ.get(ASKED))
+
+
 def engine(name: str, title: str, absent: Callable[[], str | None]) -> str:
     """Return the address of a running engine; without it the test is skipped, or fails if engines are required."""
-    asked = os.environ.get(REQUIRED) or os.environ.get(ASKED)
-    if (reason := absent() if asked else f"not asked for ({ASKED}=1 runs them)") is None:
-        return shared.need(name, shared.owner())
+    if (reason := absent() if asked() else f"not asked for ({ASKED}=1 runs them)") is None:
+        return lifetime.need(session.of_this_run(), name)
     if os.environ.get(REQUIRED):
         pytest.fail(f"{title}: {reason}. {REQUIRED} is set, so this is a failure.", pytrace=False)
     pytest.skip(f"{LEFT_OUT}{title}: {reason}")
@@ -105,15 +110,21 @@ def docker_shell(docker_engine: DockerEngine, buildkit: BuildKit, tmp_path: Path
 # ------------------------------------------------------------------------------------------- the run as a whole
 
 
+OF_THIS_RUN = pytest.StashKey[Session]()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Let all workers of a run act for the process that controls them: it ends last."""
-    if not hasattr(config, "workerinput"):
-        os.environ["MLSTACK_ENGINES_OWNER"] = shared.name_of(Process.of(os.getpid()))
+    """Begin a session of engines in the process that controls the run: it ends last. Engines start when needed."""
+    if asked() and not hasattr(config, "workerinput") and install.cannot_start() is None:
+        os.environ["MLSTACK_ENGINES"] = os.fspath(cache())  # also for tests that set XDG_CACHE_HOME
+        begun = lifetime.begin()
+        config.stash[OF_THIS_RUN] = begun
+        os.environ[session.VARIABLE] = os.fspath(begun.folder)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if not hasattr(config, "workerinput"):
-        shared.release(shared.owner())
+    if (begun := config.stash.get(OF_THIS_RUN, None)) is not None:
+        lifetime.end(begun)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

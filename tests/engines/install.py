@@ -9,9 +9,9 @@ from functools import partial
 
 from filelock import FileLock
 
-from tests.engines import base_image, go_tools, packages, shared
+from tests.engines import base_image, go_tools, lifetime, packages
 from tests.engines.go_tools import BUILDKIT, BUILDX
-from tests.engines.places import cache, data
+from tests.engines.places import cache
 
 
 def cannot_start() -> str | None:
@@ -56,13 +56,13 @@ def install_docker() -> None:
 
 
 def _seed_registry() -> None:
-    user = shared.owner()
+    session = lifetime.begin()
     try:
-        address = shared.need("registry", user)
-        base_image.push(shared.need("buildkit", user), address)
-        base_image.keep_seed(data() / "registry")
+        registry = lifetime.need(session, "registry")
+        base_image.push(lifetime.need(session, "buildkit"), registry)
+        base_image.keep_seed(session.data / "registry")
     finally:
-        shared.release(user)
+        lifetime.end(session)
 
 
 def _timed(what: str, do: Callable[[], None]) -> None:

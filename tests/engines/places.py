@@ -10,15 +10,15 @@ ROOM = Path(__file__).resolve().parent
 def cache() -> Path:
     """What took minutes to build, by version. Safe to delete; `make engines` makes it anew."""
     if chosen := os.environ.get("MLSTACK_ENGINES"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlstack-engines"
+        return Path(chosen).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "mlstack-engines"
 
 
-def data() -> Path:
-    """What running engines store: on the disk of the cache, since it can be gigabytes. Gone when they stop."""
-    return cache() / "data"
+def sessions() -> Path:
+    """The folder of all sessions of this user, whatever their caches and temporary folders.
 
-
-def running() -> Path:
-    """Sockets, logs and records of running engines. Short, since a socket's path has at most 107 characters."""
+    One place for the machine, since sessions share its networks. Short: a socket's path has at most 107 characters.
+    """
+    if os.getuid() == 0:
+        return Path("/run/mlstack-engines")
     return Path(tempfile.gettempdir()) / f"mlstack-engines-{os.getuid()}"

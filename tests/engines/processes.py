@@ -5,15 +5,16 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
-from tests.engines.places import running
+from tests.engines.session import Session
 
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
+STARTS_WITHIN = 180.0  # seconds; a second when nothing else runs
 
 
 class EngineError(Exception):
@@ -25,41 +26,39 @@ class Process:
     """One process of the operating system; a pid alone may by now belong to another."""
 
     pid: int
-    started: float
+    started: int
+    """Ticks since the machine's start. Not a time of day: that changes when the machine's clock is set."""
 
     @classmethod
     def of(cls, pid: int) -> "Process":
-        return cls(pid, psutil.Process(pid).create_time())
+        """Raises FileNotFoundError or ProcessLookupError where there is none."""
+        return cls(pid, int(_stat(pid)[19]))
 
     def alive(self) -> bool:
         try:
-            process = psutil.Process(self.pid)
-            return process.create_time() == self.started and process.status() != psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
+            fields = _stat(self.pid)
+        except (FileNotFoundError, ProcessLookupError):
             return False
+        return int(fields[19]) == self.started and fields[0] != "Z"
 
 
-def record_of(name: str) -> Path:
-    return running() / f"{name}.json"
+def _stat(pid: int) -> list[str]:
+    """The fields of proc(5)'s `stat` from the third on; the second, the name, may hold anything."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
 
 
-def log_of(name: str) -> Path:
-    return running() / f"{name}.log"
-
-
-def recorded(name: str) -> Process | None:
-    """The process that was started under this name, if it still runs."""
+def recorded(session: Session, engine: str) -> Process | None:
+    """The process of an engine of this session, if it still runs."""
     try:
-        process = Process(**json.loads(record_of(name).read_text(encoding="utf-8")))
+        process = Process(**json.loads(session.record(engine).read_text(encoding="utf-8")))
     except (FileNotFoundError, json.JSONDecodeError, TypeError):
         return None
     return process if process.alive() else None
 
 
-def start(name: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> Process:
-    """Start a process in a session of its own, its output in a log file. The caller holds the lock of the engines."""
-    log = log_of(name)
-    log.unlink(missing_ok=True)
+def start(session: Session, engine: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> Process:
+    """Start a process in a session of its own, its output in a log file. The caller holds the session's lock."""
+    log = session.log(engine)
     words = [os.fspath(word) for word in command]
     # Not subprocess.Popen: it warns when its object goes while the process stays, which here is the purpose.
     pid = os.posix_spawn(
@@ -68,7 +67,7 @@ def start(name: str, command: Sequence[str | Path], environment: Mapping[str, st
         dict(environment),
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, os.fspath(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+            (os.POSIX_SPAWN_OPEN, 1, os.fspath(log), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600),
             (os.POSIX_SPAWN_DUP2, 1, 2),
         ],
         setsid=True,
@@ -76,41 +75,55 @@ def start(name: str, command: Sequence[str | Path], environment: Mapping[str, st
         setsigdef=[signal.SIGINT, signal.SIGTERM],
     )
     process = Process.of(pid)
-    record_of(name).write_text(json.dumps(asdict(process)), encoding="utf-8")
+    session.record(engine).write_text(json.dumps(asdict(process)), encoding="utf-8")
     return process
 
 
-def wait_until_ready(name: str, process: Process, ready: Callable[[], bool], *, seconds: float = 60) -> None:
+def wait_until_ready(
+    session: Session, engine: str, process: Process, ready: Callable[[], bool], *, seconds: float = STARTS_WITHIN
+) -> None:
     """Wait until the engine answers; one that ends or never answers is an error, and does not stay behind."""
     until = time.monotonic() + seconds
     while not ready():
         ended = not process.alive()
         if ended or time.monotonic() > until:
-            stop(name)
-            said = "\n".join(log_of(name).read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
-            raise EngineError(f"{name} {'ended' if ended else f'did not answer for {seconds:.0f} s'}. Its log:\n{said}")
+            stop(session, engine)
+            said = session.log(engine).read_text(encoding="utf-8", errors="replace").splitlines()
+            how = "ended" if ended else f"did not answer for {seconds:.0f} s"
+            raise EngineError("\n".join([f"{engine} {how}. Its log:", *said[-15:]]))
         time.sleep(0.05)
 
 
-def stop(name: str) -> bool:
-    """End what was started under this name, with its children; whether there was anything to end."""
-    process = recorded(name)
+def stop(session: Session, engine: str) -> bool:
+    """End an engine with its children; whether there was anything to end."""
+    process = recorded(session, engine)
     if process is not None:
-        children = psutil.Process(process.pid).children(recursive=True)
-        _end(process, [Process(child.pid, child.create_time()) for child in children])
-    record_of(name).unlink(missing_ok=True)
+        children = [*descendants(process.pid)]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        while process.alive() and time.monotonic() < until:
+            time.sleep(0.05)
+        kill([process, *children])
+        with contextlib.suppress(ChildProcessError):  # not ours to reap if another process started it
+            os.waitpid(process.pid, 0)
+    session.record(engine).unlink(missing_ok=True)
     return process is not None
 
 
-def _end(process: Process, children: Sequence[Process]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGTERM)
-    until = time.monotonic() + GRACE
-    while process.alive() and time.monotonic() < until:
-        time.sleep(0.05)
-    for left in (process, *children):
-        if left.alive():
+def descendants(pid: int) -> Iterable[Process]:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                yield Process.of(child.pid)
+
+
+def kill(processes: Sequence[Process]) -> None:
+    """Kill those that still live, and wait until they are gone."""
+    for process in processes:
+        if process.alive():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(left.pid, signal.SIGKILL)
-    with contextlib.suppress(ChildProcessError):  # not ours to reap if another process started it
-        os.waitpid(process.pid, 0)
+                os.kill(process.pid, signal.SIGKILL)
+    until = time.monotonic() + GRACE
+    while any(process.alive() for process in processes) and time.monotonic() < until:
+        time.sleep(0.02)
