@@ -97,6 +97,9 @@ def activity(folder: str) -> tuple[int, int]:
 class Run:
     """One attempt at one stage: its commands, one after the other, under common limits."""
 
+    output_within = LINGER
+    """Seconds that the last output may take to arrive after the end."""
+
     def __init__(self, limits: Limits, log: Output, wake: int) -> None:
         self.cause = ""
         self.exit_code: int | None = None
@@ -212,7 +215,7 @@ class Run:
             if self.cause:
                 kill_marked(self._mark)  # what daemonised is part of what is stopped
             # Otherwise what still holds the pipe left the group on purpose: it is not waited for.
-            return not is_open or now - ended_at >= LINGER
+            return not is_open or now - ended_at >= self.output_within
         if group.kill_at is None and now - ended_at >= LINGER:
             self.detail = "processes that the command left running were ended"
             group.ask_to_end(AFTER_TERM)

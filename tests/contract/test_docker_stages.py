@@ -49,7 +49,8 @@ class ContainerRuns(Runs):
 
     def containers(self, order: RunOrder) -> list[str]:
         label = f"dev.mlstack.folder={order.folder}"
-        return [str(found.name) for found in self.engine.containers.list(all=True, filters={"label": label})]
+        found = self.engine.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        return [str(container.name) for container in found]
 
 
 @pytest.fixture
@@ -113,17 +114,22 @@ def test_secret_reaches_the_stage_and_is_masked_in_its_log(runs: ContainerRuns) 
     assert b"a-very-secret-value" not in (order.folder / "order.json").read_bytes()
 
 
-def test_run_timeout_ends_it_gracefully(runs: ContainerRuns) -> None:
+@pytest.mark.parametrize("after", ["", " && echo never", "\necho never"], ids=["alone", "in-a-list", "first-line"])
+def test_run_timeout_ends_it_gracefully(runs: ContainerRuns, after: str) -> None:
     (runs.root / "src" / "polite.py").write_text(
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (print('bye', flush=True), sys.exit(0)))\n"
-        "time.sleep(60)\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.5), print('bye', flush=True), sys.exit(0)))\n"
+        "print('ready', flush=True)\n"
+        "time.sleep(600)\n"
     )
-    checkpoint = Checkpoint(path="ckpt", grace=20)
-    order = runs.order("python3 src/polite.py", timeout=Timeout(run=3.0), checkpoint=checkpoint)
-    result = runs.run(order)
-    assert result.cause == "timeout"
-    assert b"bye" in log_of(order)
+    for seconds in (3.0, 30.0, 120.0):  # a busy machine may not have begun after the first of them
+        known = {"timeout": Timeout(run=seconds), "checkpoint": Checkpoint(path="ckpt", grace=20)}
+        order = runs.order(f"python3 src/polite.py{after}", name=f"train{seconds:.0f}", **known)
+        result = runs.run(order)
+        assert result.cause == "timeout", (result, log_of(order))
+        if log_of(order):
+            break
+    assert log_of(order) == b"ready\nbye\n"
     assert runs.containers(order) == []
 
 

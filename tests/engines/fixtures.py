@@ -33,7 +33,7 @@ ASKED = "MLSTACK_TEST_ENGINES"
 
 @dataclass(frozen=True)
 class DockerEngine:
-    """A Docker engine of this test run's own, empty but for the base image where a test asked for that."""
+    """A Docker engine of this test run's own; at first there is nothing but the base image in it."""
 
     host: str
     """Its address, as in DOCKER_HOST."""
@@ -68,12 +68,18 @@ def engine(name: str, title: str, absent: Callable[[], str | None]) -> str:
 
 
 @pytest.fixture(scope="session")
-def docker_engine() -> Iterator[DockerEngine]:
-    """Docker's engine. Containers and images carry over from test to test: name them after the test."""
+def docker_engine(request: pytest.FixtureRequest) -> Iterator[DockerEngine]:
+    """Docker's engine, with the base image in it. All tests of a run share it: name things after the test."""
     import docker
 
-    host = os.environ.get(OWN_DOCKER) or engine("docker", "Docker engine", install.docker_is_absent)
-    client = docker.DockerClient(base_url=host)
+    if host := os.environ.get(OWN_DOCKER):
+        image = None
+    else:
+        host = engine("docker", "Docker engine", install.docker_is_absent)
+        image = request.getfixturevalue("base_image")
+    client = docker.DockerClient(base_url=host, timeout=300)
+    if image is not None:  # whichever test comes first
+        client.images.pull(image)
     yield DockerEngine(host, client)
     client.close()
 

@@ -7,7 +7,11 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-DOCKER = ("docker.io", "iptables", "docker-registry", "debootstrap")
+DOCKER = ("docker.io", "iptables", "iproute2", "docker-registry", "debootstrap", "debian-archive-keyring")
+
+# Mirrors have bad moments, other installations hold the lock for a while, and nobody is there to answer questions.
+APT_GET: tuple[str, ...] = ("apt-get", "-qq", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
+APT_GET += ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
 
 POLICY = Path("/usr/sbin/policy-rc.d")
 
@@ -26,8 +30,8 @@ def install(packages: Sequence[str]) -> None:
     """Install packages, without starting the services that some of them bring."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with _no_service_starts():
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
-            subprocess.run(["apt-get", "-qq", *command], env=environment, stdout=subprocess.DEVNULL, check=True)
+        for words in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+            subprocess.run([*APT_GET, *words], env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 @contextlib.contextmanager
@@ -41,4 +45,4 @@ def _no_service_starts() -> Iterator[None]:
     try:
         yield
     finally:
-        POLICY.unlink()
+        POLICY.unlink(missing_ok=True)

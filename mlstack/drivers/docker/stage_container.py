@@ -18,7 +18,23 @@ from mlstack.state.environment_folder import OWN_FOLDER
 SHARED_MEMORY = 2 << 30
 """Bytes of /dev/shm, where data loaders hand arrays between processes; Docker's own 64 MiB are a known trap."""
 
-_ALL_LINES = 'for line in "$@"; do /bin/sh -c "$line" || exit $?; done'
+# One line after the other, up to the first that fails. A container ends with its first process, and every process gets
+# the request to end: this shell stays until the others have done what they do at their end, write a checkpoint say.
+# Its own words ("Terminated") are no output of the stage.
+_ALL_LINES = """
+exec 3>&2 2>/dev/null
+stopped= failed=
+trap 'stopped=1' TERM
+others() { for one in /proc/[0-9]*; do case $one in /proc/1|/proc/$$) ;; *) return 0 ;; esac; done; return 1; }
+for line in "$@"; do
+  (exec /bin/sh -c "$line" 2>&3 3>&-) || failed=$?
+  if [ -n "$stopped" ]; then
+    while others; do sleep 0.1; done
+    exit "${failed:-143}"
+  fi
+  [ -z "$failed" ] || exit "$failed"
+done
+"""
 _KEPT_READ_ONLY = (".git", ".dvc")
 
 

@@ -62,6 +62,8 @@ class ContainerGroup(Group):
 class ContainerRun(Run):
     """One attempt at one stage, in a container."""
 
+    output_within = ENGINE_ANSWERS_WITHIN  # the engine ends the stream, and on a busy machine not at once
+
     def __init__(self, order: Order, log: Log, wake: int) -> None:
         super().__init__(order, log, wake)
         self._order = order
