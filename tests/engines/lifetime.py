@@ -7,8 +7,8 @@ begins a session clears it away.
 
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,7 +28,9 @@ def begin() -> Session:
     """Begin the session of this process, which ends it; clear away what dead ones have left."""
     with machine_lock() as folder:
         _sweep()
-        made = session.make(Path(tempfile.mkdtemp(prefix="", dir=folder)))
+        own = folder / secrets.token_hex(4)  # containerd and interfaces take no underscores, as of tempfile
+        own.mkdir(mode=0o700)
+        made = session.make(own)
         alive = os.open(made.folder / "alive", os.O_CREAT | os.O_RDWR)
         fcntl.flock(alive, fcntl.LOCK_EX)
         _held[made.folder] = alive
