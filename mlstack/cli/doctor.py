@@ -221,9 +221,9 @@ def _recorded(settings: Settings) -> Iterable[Check]:
             f"serial {state.serial}, {counted(len(state.resources), 'resource')}" if state else "nothing recorded yet"
         )
         yield Check(name="state", status="ok", found=said, purpose=purpose)
+        yield from _conditions(backend)
     except MlstackError as error:
         yield _fault("state", error, purpose)
-    yield from _conditions(backend)
     purpose = "one apply at a time"
     try:
         owner = holder(backend, environment=spec.environment)

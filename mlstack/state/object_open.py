@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from mlstack.diagnostics import MlstackError
@@ -37,24 +36,19 @@ def _aws(url: str, environment: Mapping[str, str], client: dict[str, Any]) -> di
     if endpoint:
         config["endpoint"] = endpoint
         client["allow_http"] = endpoint.startswith("http://")
-    if "AWS_ACCESS_KEY_ID" in environment or not _has_profiles(environment):
+    if "AWS_ACCESS_KEY_ID" in environment:
         return {"config": config}
     try:
         from botocore.session import Session
-    except ImportError:
+    except ImportError:  # then obstore looks for them: roles of machines and containers, no profiles
         if profile := environment.get("AWS_PROFILE"):
             raise MlstackError(problems.without_library(url, profile)) from None
         return {"config": config}
-    return _from_profile(url, Session(), config)
+    return _from_botocore(url, Session(), config)
 
 
-def _has_profiles(environment: Mapping[str, str]) -> bool:
-    folder = Path("~/.aws").expanduser()
-    return bool(environment.get("AWS_PROFILE")) or any((folder / name).exists() for name in ("credentials", "config"))
-
-
-def _from_profile(url: str, session: Any, config: dict[str, str]) -> dict[str, Any]:
-    """Let botocore find the region and the credentials: it knows profiles, single sign-on and roles to assume."""
+def _from_botocore(url: str, session: Any, config: dict[str, str]) -> dict[str, Any]:
+    """Let botocore find region and credentials: it knows profiles, single sign-on, roles to assume, the machine's."""
     from botocore.exceptions import BotoCoreError
 
     try:
@@ -65,7 +59,7 @@ def _from_profile(url: str, session: Any, config: dict[str, str]) -> dict[str, A
     if region:
         config["region"] = region
     if credentials is None:
-        return {"config": config}
+        raise MlstackError(problems.refused(url, "there are no AWS credentials", writing=False))
     return {"config": config, "credential_provider": _provider(credentials)}
 
 

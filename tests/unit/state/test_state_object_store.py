@@ -431,6 +431,17 @@ def test_a_profile_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytes
     assert "nobody" in found.detail
 
 
+def test_without_credentials_it_says_so_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, proxy: FaultyS3, url: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    found = problem(lambda: ObjectBackend(url).get("state.json"))
+    assert (found.code, "no AWS credentials" in found.detail) == ("state-store-refused", True)
+    assert proxy.seen == []
+
+
 def test_importing_the_state_loads_nothing_of_object_stores() -> None:
     """A plan whose state lies in a folder pays nothing for this backend."""
     code = (
