@@ -47,6 +47,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("push", "mlstack.cli.push", "push", "Copy recorded results into the remote", SHARE),
     CommandEntry("pull", "mlstack.cli.pull", "pull", "Bring recorded results from the remote", SHARE),
     CommandEntry("lock", "mlstack.cli.lock", "lock", "Pin data sources and Python environments", HOUSEKEEPING),
+    CommandEntry("gc", "mlstack.cli.gc", "gc", "Remove what nothing refers to any more", HOUSEKEEPING),
     CommandEntry("unlock", "mlstack.cli.unlock", "unlock", "Remove a lock whose owner is gone", HOUSEKEEPING),
     CommandEntry("doctor", "mlstack.cli.doctor", "doctor", "Check the tools and the project", HOUSEKEEPING),
     CommandEntry("schema", "mlstack.cli.schema", "schema", "Print the JSON Schema of mlstack.yaml", HOUSEKEEPING),

@@ -42,6 +42,18 @@ def parse(
     return _Parse(sources, faults, read, environment, profile, environ).run(overrides)
 
 
+def declared_environments(root: Path, file: str) -> tuple[str, ...]:
+    """Return the names under `environments:`.
+
+    Raises `MlstackError` for a file that cannot be read.
+    """
+    faults = Faults()
+    read = Sources(root, faults).read_tree(file)
+    faults.raise_all()
+    section = expand(read, File).get("environments") if read is not None else None
+    return tuple(section.map) if section is not None else ()
+
+
 class _Parse:
     def __init__(
         self,

@@ -96,7 +96,7 @@ class Remote:
             if isinstance(answer, BaseException):
                 raise answer
             if answer.get("type") != "directory":
-                found[md5] = _held(answer)
+                found[md5] = held_in(answer)
         return found
 
     def _list(self, heads: Iterable[str]) -> Iterator[tuple[str, Held]]:
@@ -105,7 +105,7 @@ class Remote:
                 for entry in entries:
                     md5 = head + str(entry["name"]).rstrip("/").rpartition("/")[2]
                     if is_hash(md5):
-                        yield md5, _held(entry)
+                        yield md5, held_in(entry)
 
     def _list_head(self, head: str) -> tuple[str, list[dict[str, Any]]]:
         try:
@@ -255,7 +255,8 @@ def is_run_part(name: str) -> bool:
     return len(name) in (2, 64) and all(letter in "0123456789abcdef" for letter in name)
 
 
-def _held(entry: Mapping[str, Any]) -> Held:
+def held_in(entry: Mapping[str, Any]) -> Held:
+    """Return what a file system's entry says of an object; each names the time in its own way."""
     when = entry.get("LastModified") or entry.get("last_modified") or entry.get("mtime") or entry.get("updated") or 0.0
     if isinstance(when, str):
         try:
