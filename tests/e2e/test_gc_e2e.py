@@ -275,11 +275,12 @@ def test_the_remote_is_cleaned_on_request_and_dvc_goes_on_with_it(tiny: Workspac
     remote = tmp_path / "remote"
     tiny.dvc("remote", "add", "-d", "store", str(remote))
     tiny.mlstack("push")
+    tiny.commit("A remote")  # DVC pulls a commit from the remote that this commit names
     make(tiny, "second")
     tiny.git("switch", "-q", "-c", "side")
     make(tiny, "third", before="second")
     tiny.mlstack("push", "--run-cache")
-    tiny.dvc("push")  # DVC notes what the remote has
+    tiny.dvc("push", "--all-commits")  # DVC notes what the remote has
     tiny.git("switch", "-q", "main")
     tiny.git("branch", "-D", "side")
     tiny.dvc("checkout")
