@@ -155,6 +155,8 @@ Say = Callable[[str], None]
 class StepContext(msgspec.Struct, kw_only=True):
     """What a driver is handed for one step. `stop` is set when the person asked to stop now.
 
+    `record` is what this driver has made before, `foreign` what another one has and this one is to take the place of;
+    `end_foreign` ends that (for a driver that has to have it gone first; else it is ended when this one is done).
     `image` is what a container is made from: by digest if it was pushed, else by its ID.
     """
 
@@ -165,6 +167,8 @@ class StepContext(msgspec.Struct, kw_only=True):
     versions: dict[str, str]
     say: Say
     stop: StopFlag
+    foreign: Record | None = None
+    end_foreign: Callable[[], None] = lambda: None
     image: str | None = None
 
 

@@ -39,6 +39,7 @@ class ModelService:
             "mlstack-endpoint": settings.endpoint,
             "mlstack-model-version": self.version,
             "mlstack-pid": str(pid),
+            "mlstack-instance": settings.instance,
         }
         self.model: ServedModel | None = None
         self.executor: Executor | None = None

@@ -1,4 +1,6 @@
-"""The start of the server, by path: `<python of the user> boot.py SERVER_JSON OVERLAY [--foreground]`.
+"""The start of the server, by path: `<python of the user> boot.py SERVER_JSON OVERLAY [--foreground | --contained]`.
+
+It detaches itself, unless told to stay in the foreground or that it is in a container of its own.
 
 The server's own packages (starlette, uvicorn and what they need) must neither replace the user's versions of them nor
 be replaced by these: a model has to see what it was trained with, and the server what it was tested with. So `overlay`
@@ -85,6 +87,11 @@ def detach(folder: Path) -> None:
         sys.stdout.flush()
         os._exit(0)
     os.setsid()
+    keep_log(folder)
+
+
+def keep_log(folder: Path) -> None:
+    """Write what this process says to `server.log` from now on."""
     empty = os.open(os.devnull, os.O_RDONLY)
     output = os.open(folder / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for descriptor, target in ((empty, 0), (output, 1), (output, 2)):
@@ -98,7 +105,9 @@ def main(arguments: list[str]) -> int:
     settings_file, overlay = Path(arguments[0]).resolve(), arguments[1]
     folder = settings_file.parent
     os.umask(0o077)
-    if "--foreground" not in arguments:
+    if "--contained" in arguments:
+        keep_log(folder)
+    elif "--foreground" not in arguments:
         detach(folder)
     faulthandler.enable()
     run, server = load_server(settings_file, Path(overlay) if overlay else None)

@@ -69,6 +69,7 @@ class ModelServer:
         self.stopping = asyncio.Event()
         self.linger = STOP_LINGER
         self.clean = True
+        self.replaced = False
 
     async def run(self) -> None:
         """Serve until told to end.
@@ -82,6 +83,7 @@ class ModelServer:
         predecessor = Predecessor(self.settings.take_over) if self.settings.take_over else None
 
         def taken() -> None:
+            self.replaced = True
             loop.call_soon_threadsafe(self._stop, KEEP_ALIVE + 0.5)
 
         offer(
@@ -250,7 +252,8 @@ def prepare(settings_file: Path) -> ModelServer:
 def serve(server: ModelServer) -> tuple[int, bool]:
     """Run the server to its end; return the exit code, and whether no thread is left that could hold the process up.
 
-    A start that failed is told in `failed.json` (code and sentence) and, with its traceback, in the log.
+    A start that failed is told in `failed.json` (code and sentence) and, with its traceback, in the log. The code is 0
+    only when another server has taken this one's place: an engine that starts containers again leaves that one alone.
     """
     failure: dict[str, str] | None = None
     try:
@@ -263,4 +266,5 @@ def serve(server: ModelServer) -> tuple[int, bool]:
         log.exception("the model does not load")
     if failure is not None:
         write_whole(server.settings.folder / "failed.json", failure)
-    return (0 if failure is None else 3), server.clean
+        return 3, server.clean
+    return 0 if server.replaced else 128 + signal.SIGTERM, server.clean

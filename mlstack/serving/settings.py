@@ -31,9 +31,9 @@ class ModelSettings:
 class ServerSettings:
     """Everything a server is told.
 
-    `port` is bound if given, else the first free one of `candidates`. `take_over` is the folder of the server whose
-    socket is taken over. `secrets` are the names of variables whose values are masked in the log. Limits: `max_body` in
-    bytes, `max_waiting` in requests; times in seconds.
+    `instance` tells this server from every other. `port` is bound if given, else the first free one of `candidates`.
+    `take_over` is the folder of the server whose socket is taken over. `secrets` are the names of variables whose
+    values are masked in the log. Limits: `max_body` in bytes, `max_waiting` in requests; times in seconds.
     """
 
     folder: Path
@@ -44,6 +44,7 @@ class ServerSettings:
     take_over: Path | None
     model: ModelSettings
     server_version: str
+    instance: str = ""
     secrets: tuple[str, ...] = ()
     max_body: int = 64 * 1024 * 1024
     max_waiting: int = 512
@@ -63,14 +64,17 @@ def load_settings(path: Path) -> ServerSettings:
         if raw["format"] != SETTINGS_FORMAT:
             raise StartError("settings", f"{path} has format {raw['format']}; this server reads {SETTINGS_FORMAT}.")
         model = raw["model"]
+        port, take_over = raw["port"], raw["take_over"]
+        if (served := _served_at(folder)) is not None:
+            port, take_over = served, None
         limits = {name: raw[name] for name in ("max_body", "max_waiting", "grace", "log_bytes") if name in raw}
         return ServerSettings(
             folder=folder,
             endpoint=raw["endpoint"],
             host=raw["host"],
-            port=raw["port"],
+            port=port,
             candidates=tuple(raw["candidates"]),
-            take_over=folder / raw["take_over"] if raw["take_over"] else None,
+            take_over=folder / take_over if take_over else None,
             model=ModelSettings(
                 name=model["name"],
                 path=folder / model["path"],
@@ -80,8 +84,21 @@ def load_settings(path: Path) -> ServerSettings:
                 code_paths=tuple(folder / entry for entry in model["code_paths"]),
             ),
             server_version=raw["server_version"],
+            instance=raw.get("instance", ""),
             secrets=tuple(raw.get("secrets", ())),
             **limits,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StartError("settings", f"{path} cannot be used: {type(error).__name__}: {error}") from error
+
+
+def _served_at(folder: Path) -> int | None:
+    """Return the port on which this server was ready before it ended: whoever starts it again finds it there.
+
+    The one whose place it took is gone by then.
+    """
+    try:
+        port = json.loads((folder / "ready.json").read_text(encoding="utf-8"))["port"]
+    except FileNotFoundError:
+        return None
+    return int(port)

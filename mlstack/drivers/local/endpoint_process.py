@@ -28,6 +28,7 @@ class Health(msgspec.Struct, frozen=True):
     status: int
     endpoint: str = ""
     version: str = ""
+    instance: str = ""
     pid: int | None = None
 
 
@@ -111,6 +112,7 @@ def _parse(answer: bytes) -> Health | None:
         status=int(words[1]),
         endpoint=headers.get("mlstack-endpoint", ""),
         version=headers.get("mlstack-model-version", ""),
+        instance=headers.get("mlstack-instance", ""),
         pid=int(pid) if pid.isdecimal() else None,
     )
 
@@ -195,13 +197,13 @@ def _signal(pid: int, number: signal.Signals) -> None:
         ) from error
 
 
-def wait_until(is_done: Callable[[], bool], *, seconds: float) -> bool:
-    """Wait until something is so, at most `seconds`; return whether it came about."""
+def wait_until(is_done: Callable[[], bool], *, seconds: float, tick: float = TICK) -> bool:
+    """Wait until something is so, at most `seconds`, looking every `tick`; return whether it came about."""
     deadline = time.monotonic() + seconds
     while not is_done():
         if time.monotonic() > deadline:
             return False
-        time.sleep(TICK)
+        time.sleep(tick)
     return True
 
 

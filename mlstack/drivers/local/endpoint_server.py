@@ -7,27 +7,17 @@ bytes, `server.log`, and `ready.json` or `failed.json` (what it says).
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from threading import Event as StopFlag
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.base import Say
-from mlstack.drivers.local.endpoint_overlay import SERVING
-from mlstack.drivers.local.endpoint_process import (
-    TICK,
-    ask_ready,
-    birth_of,
-    connectable,
-    is_same_process,
-    port_owner,
-    start_detached,
-    stop_process,
-)
+from mlstack.drivers.local.endpoint_process import TICK, Health, ask_ready, connectable, port_owner
 
 SETTINGS_FORMAT = 1
 TAIL = 12
@@ -37,14 +27,21 @@ PORTS = range(20000, 30000)
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A server that runs. `digest` is that of what it was told; "" for one of another version of mlstack."""
+    """A server that runs: a process (`pid`, `birth`) or a container of an engine.
 
-    pid: int
-    birth: str
+    Its folder and its `instance` are its own. `digest` is that of what it was told; "" for one of another version of
+    mlstack.
+    """
+
     folder: Path
     host: str
     port: int
+    instance: str = ""
     digest: str = ""
+    pid: int = 0
+    birth: str = ""
+    container: str = ""
+    engine: str = ""
 
     @property
     def url(self) -> str:
@@ -52,24 +49,36 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
         host = connectable(self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
+    def is_who_answered(self, health: Health) -> bool:
+        """Whether it is this server that has answered, and no other on the same port."""
+        return health.instance == self.instance if self.instance else health.pid == self.pid
+
 
 class Launch(msgspec.Struct, kw_only=True):
-    """What is needed to start a server, beside its settings."""
+    """What is needed to start a server, beside its settings. `before` is the one whose place it takes."""
 
     address: str
     folder: Path
-    python: Path
-    overlay: Path
     env: Mapping[str, str]
     timeout: float
     say: Say
     stop: StopFlag
+    before: Running | None = None
     secrets: tuple[str, ...] = ()
 
 
-class _Ready(msgspec.Struct):
-    pid: int
-    host: str
+class Told(msgspec.Struct):
+    """What of a server's settings its driver reads again. `reached_at` is for one that listens elsewhere (a bridge)."""
+
+    host: str = ""
+    reached_at: str = ""
+    instance: str = ""
+    digest: str = ""
+
+
+class Ready(msgspec.Struct):
+    """What a server says when it is ready: where it listens."""
+
     port: int
 
 
@@ -103,34 +112,36 @@ def candidate_ports(*, seed: str, kept: int | None) -> list[int]:
     return list(dict.fromkeys([kept, *found])) if kept is not None else found
 
 
-def start_server(launch: Launch, settings: Mapping[str, Any]) -> Running:
-    """Write the settings, start a server, and wait until it answers that it is ready.
-
-    With `take_over` in the settings it serves on its predecessor's socket by then. Raises `ServerFailedError` (nothing
-    of it is left running, its log is kept as `failed.log`).
-    """
-    file = launch.folder / "server.json"
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> Path:
+    """Write what a server is told into its folder."""
+    file = folder / "server.json"
     file.write_bytes(msgspec.json.encode({"format": SETTINGS_FORMAT, **settings}))
-    command = [str(launch.python), str(SERVING / "boot.py"), str(file), str(launch.overlay)]
-    pid = start_detached(command, env=launch.env, cwd=launch.folder)
-    birth = birth_of(pid) or ""
-    try:
-        return _wait_until_ready(launch, settings, pid=pid, birth=birth)
-    except BaseException:  # whatever ends the waiting (Ctrl-C too), nothing half-started stays behind
-        stop_process(pid, birth, grace=3.0)
-        raise
+    return file
 
 
-def _wait_until_ready(launch: Launch, settings: Mapping[str, Any], *, pid: int, birth: str) -> Running:
+def wait_until_ready(
+    launch: Launch,
+    settings: Mapping[str, Any],
+    *,
+    found: Callable[[Ready], Running],
+    why_ended: Callable[[], str],
+    tick: float = TICK,
+) -> Running:
+    """Wait until a server that was started answers that it is ready.
+
+    `found` makes of what it says the server that is waited for, `why_ended` says why it is gone, "" while it lives.
+    Raises `ServerFailedError` (its log is kept as `failed.log`); the caller ends what is left of it.
+    """
     began = time.monotonic()
     said = 0
     while True:
-        alive = bool(birth) and is_same_process(pid, birth)
-        running = _read_ready(launch, settings, pid=pid, birth=birth)
+        ended = why_ended()
+        ready = _read(launch.folder / "ready.json", Ready)
+        running = found(ready) if ready is not None else None
         if running is not None and is_ready(running):
             return running
-        if not alive:
-            raise _failure(launch, settings, f"process {pid} ended while it started")
+        if ended:
+            raise _failure(launch, settings, ended)
         seconds = time.monotonic() - began
         if seconds > launch.timeout:
             raise _failure(launch, settings, f"it was not ready within {launch.timeout:.0f} s")
@@ -139,37 +150,38 @@ def _wait_until_ready(launch: Launch, settings: Mapping[str, Any], *, pid: int, 
         if int(seconds) > said:
             said = int(seconds)
             launch.say(f"waiting for the model to load ({said} s)")
-        time.sleep(TICK)
+        time.sleep(tick)
 
 
-def _read_ready(launch: Launch, settings: Mapping[str, Any], *, pid: int, birth: str) -> Running | None:
+def server_in(folder: Path) -> Running:
+    """Return the server whose folder this is, as far as its files tell: without a port if it was never ready."""
+    ready = _read(folder / "ready.json", Ready)
+    told = _read(folder / "server.json", Told) or Told()
+    return Running(
+        folder=folder,
+        host=told.reached_at or told.host,
+        port=ready.port if ready is not None else 0,
+        instance=told.instance,
+        digest=told.digest,
+    )
+
+
+T = TypeVar("T", Ready, Told, "_Failed")
+
+
+def _read(file: Path, kind: type[T]) -> T | None:
     try:
-        ready = msgspec.json.decode((launch.folder / "ready.json").read_bytes(), type=_Ready)
+        return msgspec.json.decode(file.read_bytes(), type=kind)
     except (OSError, msgspec.DecodeError):
         return None
-    digest = str(settings.get("digest", ""))
-    return Running(pid=pid, birth=birth, folder=launch.folder, host=ready.host, port=ready.port, digest=digest)
-
-
-def find_running(folder: Path, *, pid: int) -> Running | None:
-    """Return the server whose folder this is, if it is ready: found after an apply that was killed."""
-    birth = birth_of(pid)
-    try:
-        ready = msgspec.json.decode((folder / "ready.json").read_bytes(), type=_Ready)
-        told = msgspec.json.decode((folder / "server.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return None
-    if birth is None or not isinstance(told, dict):
-        return None
-    digest = str(told.get("digest", ""))
-    found = Running(pid=pid, birth=birth, folder=folder, host=ready.host, port=ready.port, digest=digest)
-    return found if is_ready(found) else None
 
 
 def is_ready(running: Running, *, patience: float = 1.0) -> bool:
     """Whether this very server says that it is ready, within `patience` seconds (it may be busy decoding)."""
+    if not running.port:
+        return False
     health = ask_ready(connectable(running.host), running.port, timeout=patience)
-    return health is not None and health.status == 200 and health.pid == running.pid
+    return health is not None and health.status == 200 and running.is_who_answered(health)
 
 
 def log_tail(folder: Path, *, lines: int = TAIL) -> tuple[str, ...]:
@@ -189,9 +201,8 @@ def log_tail(folder: Path, *, lines: int = TAIL) -> tuple[str, ...]:
 
 
 def _failure(launch: Launch, settings: Mapping[str, Any], otherwise: str) -> ServerFailedError:
-    try:
-        failed = msgspec.json.decode((launch.folder / "failed.json").read_bytes(), type=_Failed)
-    except (OSError, msgspec.DecodeError):
+    failed = _read(launch.folder / "failed.json", _Failed)
+    if failed is None:
         failed = _Failed(code="ended", sentence=f"The model server did not start: {otherwise}.")
     if failed.code == "port-in-use":
         diagnostic = port_in_use(launch.address, settings["host"], settings["port"])

@@ -2,18 +2,18 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 
 from mlstack import __version__
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Say, StepContext
-from mlstack.drivers.local.endpoint_overlay import ensure_overlay
-from mlstack.drivers.local.endpoint_process import is_port_taken, stop_process
+from mlstack.drivers.local.endpoint_housing import Housing, Job, Start, name_of
+from mlstack.drivers.local.endpoint_process import is_port_taken
 from mlstack.drivers.local.endpoint_server import (
     Launch,
     Running,
@@ -22,60 +22,11 @@ from mlstack.drivers.local.endpoint_server import (
     is_ready,
     next_folder,
     port_in_use,
-    start_server,
 )
-from mlstack.graph.sources import EnvironmentIdentity
 from mlstack.spec.address import Address, short_name
-from mlstack.spec.spec import Endpoint, Model, Variant
-
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
-INHERITED_PREFIXES = ("LC_", "XDG_", "CUDA_", "NVIDIA_", "SSL_CERT_", "DYLD_")
-"""What a server gets of the environment of the command: it outlives the command, so not whatever is in a shell."""
+from mlstack.spec.spec import Model, Variant
 
 _HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")
-
-FindPython = Callable[[Endpoint, Model, EnvironmentIdentity, Path, Say], tuple[Path, dict[str, str]]]
-"""Returns the interpreter of an endpoint's environment, made if need be, and the variables that select it."""
-
-
-class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One server to be made. `current` is the one in place, if its process lives; times are in seconds.
-
-    `patience` is how long a server may take to say that it is ready before it counts as stuck.
-    """
-
-    endpoint: Endpoint
-    context: StepContext
-    attributes: dict[str, Any]
-    digest: str
-    folder: Path
-    current: Running | None
-    find_python: FindPython
-    start_timeout: float
-    stop_grace: float
-    patience: float
-
-    @property
-    def variant(self) -> tuple[str, Variant]:
-        """The one variant that is served."""
-        return next(iter(self.endpoint.variants.items()))
-
-
-def locked_python(
-    endpoint: Endpoint, model: Model, identity: EnvironmentIdentity, root: Path, say: Say
-) -> tuple[Path, dict[str, str]]:
-    """Return the interpreter that the file names for this endpoint. Raises `MlstackError`."""
-    from mlstack.drivers.local.environments import ensure_environment, python_variables
-
-    found = ensure_environment(endpoint.python, identity, root=root, directory=model.directory, say=say)
-    variables = python_variables(
-        endpoint.python,
-        identity,
-        root=root,
-        directory=model.directory,
-        search_path=os.environ.get("PATH", ""),
-    )
-    return found / "python", variables or {}
 
 
 def variant_version(variant: Variant, versions: Mapping[Address, str | None]) -> str | None:
@@ -95,66 +46,63 @@ def digest_of(value: Any) -> str:
     return sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()[:16]
 
 
-def make_server(job: Job) -> Running:
+def make_server(job: Job, housing: Housing) -> Running:
     """Start the server, on the socket of the one in place if there is one there. Raises `MlstackError`."""
-    current, context = job.current, job.context
+    before, context = job.current or job.foreign, job.context
     host, port = str(job.attributes["listen"]), job.endpoint.port
-    same_place = current is not None and current.host == host and port in {None, current.port}
+    same_place = before is not None and before.host == host and port in {None, before.port}
     if port is not None and not same_place and is_port_taken(host, port):
         raise MlstackError(port_in_use(job.endpoint.address, host, port))
     variables = _secrets(job)
     model = _model(job)
-    identity = context.graph.environments.get(job.endpoint.address, EnvironmentIdentity(digest="system"))
-    python, selecting = job.find_python(job.endpoint, model, identity, context.root, context.say)
-    overlay = ensure_overlay(python, say=context.say)
-    environment = _inherited() | selecting | job.endpoint.env | variables
-    successor = current is not None and same_place and is_ready(current, patience=job.patience)
-    if same_place and current is not None and not successor:
-        context.say(f"process {current.pid} is not ready; ending it")
-        stop_process(current.pid, current.birth, grace=3.0, say=context.say)
+    start = housing.prepare(job, model)
+    successor = before is not None and same_place and is_ready(before, patience=job.patience)
+    if same_place and before is not None and not successor:
+        context.say(f"{name_of(before)} is not ready; ending it")
+        _end(job, housing, before, grace=3.0)
     try:
-        return _launch(job, model, (python, overlay), environment, take_over=current if successor else None)
+        return _launch(job, model, start, variables, before=before if successor else None)
     except ServerFailedError as error:
-        if error.code != "take-over" or current is None:
+        if error.code != "take-over" or before is None:
             raise
         # A server of another version of mlstack, or one that is stuck: it has to go first.
         context.say("the server in place does not hand over; ending it first")
-        stop_process(current.pid, current.birth, grace=job.stop_grace, say=context.say)
-        return _launch(job, model, (python, overlay), environment, take_over=None)
+        _end(job, housing, before, grace=job.stop_grace)
+        return _launch(job, model, start, variables, before=None)
 
 
-def _launch(
-    job: Job,
-    model: Model,
-    interpreter: tuple[Path, Path],
-    environment: Mapping[str, str],
-    *,
-    take_over: Running | None,
-) -> Running:
+def _end(job: Job, housing: Housing, before: Running, *, grace: float) -> None:
+    if job.current is not None:
+        housing.stop(before, grace=grace, say=job.context.say)
+    else:
+        job.context.end_foreign()
+
+
+def _launch(job: Job, model: Model, start: Start, variables: Mapping[str, str], *, before: Running | None) -> Running:
     from mlstack.drivers.local.endpoint_content import remove_tree
 
     folder = next_folder(job.folder)
     try:
-        settings = _settings(job, model, folder, take_over)
+        settings = _settings(job, model, folder)
+        environment = {**job.endpoint.env, **variables}
         launch = Launch(
             address=job.endpoint.address,
             folder=folder,
-            python=interpreter[0],
-            overlay=interpreter[1],
             env=environment,
             timeout=job.start_timeout,
             say=job.context.say,
             stop=job.context.stop,
-            secrets=tuple(environment[name] for name in sorted(job.endpoint.secrets)),
+            before=before,
+            secrets=tuple(variables.values()),
         )
         job.context.say(f"starting the model server for {settings['model']['name']}")
-        return start_server(launch, settings)
+        return start(launch, settings)
     except BaseException:  # whatever stopped it: nothing half-made stays behind
         remove_tree(folder)
         raise
 
 
-def _settings(job: Job, model: Model, folder: Path, take_over: Running | None) -> dict[str, Any]:
+def _settings(job: Job, model: Model, folder: Path) -> dict[str, Any]:
     """Bring what is served into the server's folder, and return what the server is told."""
     from mlstack.drivers.local.endpoint_content import bring_code, bring_model, code_paths
 
@@ -178,14 +126,15 @@ def _settings(job: Job, model: Model, folder: Path, take_over: Running | None) -
         files = context.graph.model_code.get(model.address, ())
         bring_code(files, root=context.root, into=folder / "code", address=endpoint.address)
         paths = [f"code/{path}" for path in code_paths(model.directory, folder / "code")]
-    known = context.record.attributes if context.record is not None else {}
+    record = context.record or context.foreign
+    kept = record.attributes.get("bound_port") if record is not None else None
     return {
         "endpoint": endpoint.address,
+        "instance": uuid4().hex,
         "digest": job.digest,
         "host": job.attributes["listen"],
         "port": endpoint.port,
-        "candidates": candidate_ports(seed=str(job.folder), kept=known.get("bound_port")),
-        "take_over": str(take_over.folder) if take_over is not None else None,
+        "candidates": candidate_ports(seed=str(job.folder), kept=kept),
         "server_version": __version__,
         "secrets": sorted(endpoint.secrets),
         "model": {
@@ -215,10 +164,3 @@ def _secrets(job: Job) -> dict[str, str]:
         job.endpoint.secrets, address=job.endpoint.address, root=job.context.root, environment=os.environ
     )
     return values.reveal()
-
-
-def _inherited() -> dict[str, str]:
-    found = {
-        name: value for name, value in os.environ.items() if name in INHERITED or name.startswith(INHERITED_PREFIXES)
-    }
-    return found | {"PYTHONUNBUFFERED": "1"}

@@ -1,6 +1,7 @@
-"""Endpoints on this machine: one model server each, a process that stays when the command has ended.
+"""Endpoints on this machine: one model server each, which stays when the command has ended.
 
-Nothing restarts a server that has ended; `status` and `plan` say that it is down, and `apply` brings it back.
+`status` and `plan` say when one is down, and `apply` brings it back. What the servers live in is their housing:
+processes here, containers in `mlstack.drivers.docker.endpoints`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,20 +11,12 @@ from urllib.parse import quote
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, raise_errors
 from mlstack.drivers.base import Absent, NotChecked, Observation, Present, Say, StepContext
+from mlstack.drivers.local.endpoint_housing import Housing, Job, facts_of, name_of, recorded_server
 from mlstack.drivers.local.endpoint_overlay import server_digest
-from mlstack.drivers.local.endpoint_process import (
-    Health,
-    ask_ready,
-    birth_of,
-    connectable,
-    is_same_process,
-    machine_identity,
-    servers_below,
-    stop_process,
-    wait_until,
-)
-from mlstack.drivers.local.endpoint_server import Running, find_running, is_ready, remove_others
-from mlstack.drivers.local.endpoint_start import FindPython, Job, digest_of, locked_python, make_server, variant_version
+from mlstack.drivers.local.endpoint_process import Health, ask_ready, connectable, machine_identity
+from mlstack.drivers.local.endpoint_processes import FindPython, Processes, locked_python
+from mlstack.drivers.local.endpoint_server import Running, is_ready, remove_others
+from mlstack.drivers.local.endpoint_start import digest_of, make_server, variant_version
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address, slug
@@ -34,12 +27,17 @@ from mlstack.state.state import Record
 
 FRAMEWORKS = ("sklearn", "python")
 LOOPBACK = "127.0.0.1"
+_NOT_OF_SERVERS = ("replicas", "port", "target")
 
 
 class LocalEndpoints:
     """The driver of endpoints whose pool has `target: local`."""
 
     name = "local-endpoint"
+
+    target = "local"
+    folder = "endpoints"
+    """Below mlstack's own folder: where the folders of its servers are."""
 
     def __init__(
         self,
@@ -53,6 +51,22 @@ class LocalEndpoints:
         self._start_timeout = start_timeout
         self._stop_grace = stop_grace
         self._patience = patience
+
+    # ------------------------------------------------------------------------------- what containers do differently
+
+    def housing(self, known: Mapping[str, Any]) -> Housing:
+        """Return what the servers live in, given the attributes of an endpoint."""
+        del known
+        return Processes(self._find_python)
+
+    def listens_on(self, endpoint: Endpoint, graph: ResourceGraph) -> str:
+        """Return the address that the server is to listen on."""
+        return str(_pool(endpoint, graph).settings.get("host", LOOPBACK))
+
+    def own_attributes(self, endpoint: Endpoint, graph: ResourceGraph) -> dict[str, Any]:
+        """Return the attributes that only this kind of housing has; a server is replaced when one of them changes."""
+        del endpoint, graph
+        return {}
 
     # ------------------------------------------------------------------------------------------------ planning
 
@@ -80,7 +94,7 @@ class LocalEndpoints:
                     address=endpoint.address,
                 )
             )
-        host = _listens_on(endpoint, graph) if graph is not None else LOOPBACK
+        host = self.listens_on(endpoint, graph) if graph is not None else LOOPBACK
         if not _is_loopback(host):
             found.append(_open_to_others(endpoint, host))
         models = [graph.resources.get(variant.model) for variant in endpoint.variants.values()] if graph else []
@@ -111,8 +125,10 @@ class LocalEndpoints:
             "replicas": {"min": endpoint.replicas.min, "max": endpoint.replicas.max},
             "env": {name: digest_of(value) for name, value in endpoint.env.items()} | dict.fromkeys(endpoint.computed),
             "secrets": {name: secret.uri for name, secret in endpoint.secrets.items()},
-            "listen": _listens_on(endpoint, graph),
+            "listen": self.listens_on(endpoint, graph),
             "server": server_digest(),
+            "target": self.target,
+            **self.own_attributes(endpoint, graph),
         }
         if endpoint.port is not None:
             found["port"] = endpoint.port
@@ -125,12 +141,16 @@ class LocalEndpoints:
         known = record.attributes
         if known.get("machine") != machine_identity():
             return NotChecked(reason=f"it runs on {known.get('host', 'another machine')}, not here")
-        current = _recorded(record)
+        current = recorded_server(known)
         if current is None:
-            return Absent(reason=f"process {known.get('pid')} is gone")
+            return Absent(reason="its record is of another version of mlstack")
         health = ask_ready(connectable(current.host), current.port)
         problem = _judge(health, current, record)
-        observed = {"ready": problem is None, "pid": current.pid, "url": current.url, "bound_port": current.port}
+        if health is None or not current.is_who_answered(health):
+            gone = self.housing(known).why_gone(current)
+            if gone:
+                return Absent(reason=gone)
+        observed = {"ready": problem is None, "url": current.url, "bound_port": current.port}
         return Present(attributes=observed if problem is None else observed | {"reason": problem})
 
     # ------------------------------------------------------------------------------------------------ carrying out
@@ -143,15 +163,17 @@ class LocalEndpoints:
         """
         endpoint = _as_endpoint(context.resource)
         raise_errors(self.check(endpoint, context.graph))
-        if context.record is not None:
-            _check_is_here(context.record)  # else a second server would start, and nobody would know of the first
+        for record in (context.record, context.foreign):
+            if record is not None:
+                _check_is_here(record)  # else a second server would start, and nobody would know of the first
         versions: dict[Address, str | None] = {Address(name): found for name, found in context.versions.items()}
         attributes = self.desired(endpoint, context.graph, versions)
-        wanted = digest_of(_of_process(attributes))
-        current = _recorded(context.record) if context.record is not None else None
-        folder = _folder(context, endpoint.address)
+        wanted = digest_of(self._of_server(attributes))
+        folder = self._folder(context, endpoint.address)
+        housing = self.housing(attributes)
+        current = _living(context.record, housing)
         try:
-            strays = _ready_strays(folder, current)
+            strays = _ready_strays(folder, current, housing)
             running = None
             if change.action is not Action.REPLACE:
                 running = self._find(current, strays, wanted, endpoint.port)
@@ -159,7 +181,7 @@ class LocalEndpoints:
                 # What a killed apply has left behind must not hold the port, or take it over later; but if it is what
                 # serves now, it is what is replaced.
                 current = current or next(iter(strays), None)
-                self._stop_others(folder, None, keep=current, say=context.say)
+                self._stop_others(folder, None, housing, keep=current, say=context.say)
                 job = Job(
                     endpoint=endpoint,
                     context=context,
@@ -167,46 +189,38 @@ class LocalEndpoints:
                     digest=wanted,
                     folder=folder,
                     current=current,
-                    find_python=self._find_python,
+                    foreign=recorded_server(context.foreign.attributes) if context.foreign is not None else None,
                     start_timeout=self._start_timeout,
                     stop_grace=self._stop_grace,
                     patience=self._patience,
                 )
-                running = make_server(job)
-            elif current is None or running.pid != current.pid:
-                context.say(f"process {running.pid} of an earlier apply serves this already")
-            self._stop_others(folder, current, keep=running, say=context.say)
+                running = make_server(job, housing)
+            elif current is None or running.folder != current.folder:
+                context.say(f"{name_of(running)} of an earlier apply serves this already")
+            housing.settle(running)
+            self._stop_others(folder, current, housing, keep=running, say=context.say)
             remove_others(folder, keep=[running.folder])
         except OSError as error:
             raise MlstackError(_disk(error, folder, endpoint.address)) from error
-        return self._record(endpoint, attributes, running, wanted, context.record)
+        return self._record(endpoint, attributes, running, context.record)
 
     def _record(
-        self, endpoint: Endpoint, attributes: dict[str, Any], running: Running, digest: str, before: Record | None
+        self, endpoint: Endpoint, attributes: dict[str, Any], running: Running, before: Record | None
     ) -> Record:
         known = before.attributes if before is not None else {}
-        started = known.get("started") if known.get("birth") == running.birth else None
-        found = {
-            "machine": machine_identity(),
-            "host": host_name(),
-            "pid": running.pid,
-            "birth": running.birth,
-            "started": started or now_iso(),
-            "bound_port": running.port,
-            "url": running.url,
-            "folder": str(running.folder),
-            "process": digest,
-        }
-        return Record(address=endpoint.address, driver=self.name, attributes=attributes | found)
+        started = known.get("started") if known.get("instance") == running.instance else None
+        found = {"machine": machine_identity(), "host": host_name(), "started": started or now_iso()}
+        return Record(address=endpoint.address, driver=self.name, attributes=attributes | found | facts_of(running))
 
     def delete(self, record: Record, context: StepContext) -> None:
         """End the server and remove its folder; what is gone already succeeds. Raises `MlstackError`."""
         known = record.attributes
         _check_is_here(record)
         folder = Path(str(known.get("folder", ""))).parent
-        if folder.parts[-4:-2] != (OWN_FOLDER, "endpoints"):  # an edited record must not name what is to be removed
-            folder = _folder(context, record.address)
-        self._stop_others(folder, _recorded(record), keep=None, say=context.say)
+        if folder.parts[-4:-2] != (OWN_FOLDER, self.folder):  # an edited record must not name what is to be removed
+            folder = self._folder(context, record.address)
+        housing = self.housing(known)
+        self._stop_others(folder, _living(record, housing), housing, keep=None, say=context.say)
         try:
             from mlstack.drivers.local.endpoint_content import remove_tree
 
@@ -227,53 +241,59 @@ class LocalEndpoints:
                 return running
         return None
 
-    def _stop_others(self, folder: Path, current: Running | None, *, keep: Running | None, say: Say) -> None:
+    def _stop_others(
+        self, folder: Path, current: Running | None, housing: Housing, *, keep: Running | None, say: Say
+    ) -> None:
         """End the server of the record, and those that a killed apply has left behind."""
-        if current is not None and (keep is None or current.pid != keep.pid):
+        if current is not None and (keep is None or current.folder != keep.folder):
             if keep is not None and (current.host, current.port) == (keep.host, keep.port):
                 # It has handed over and ends by itself when what it was asked is answered.
                 say("the server before answers what it was asked, and ends")
-                wait_until(lambda: not is_same_process(current.pid, current.birth), seconds=self._stop_grace)
-            if current.pid in servers_below(current.folder.parent):  # and not whatever an edited record names
-                stop_process(current.pid, current.birth, grace=self._stop_grace, say=say)
-        for pid in servers_below(folder):
-            birth = birth_of(pid)
-            if birth is not None and (keep is None or pid != keep.pid):
-                stop_process(pid, birth, grace=self._stop_grace, say=say)
+                housing.wait_gone(current, seconds=self._stop_grace)
+            if any(_is_same(found, current) for found in housing.below(current.folder.parent)):
+                housing.stop(current, grace=self._stop_grace, say=say)  # and not whatever an edited record names
+        for found in housing.below(folder):
+            if keep is None or found.folder != keep.folder:
+                housing.stop(found, grace=self._stop_grace, say=say)
+
+    def _of_server(self, attributes: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a running server depends on: a change of anything else is only recorded."""
+        variants = {
+            name: {key: value for key, value in variant.items() if key != "weight"}
+            for name, variant in attributes["variants"].items()
+        }
+        kept = {name: value for name, value in attributes.items() if name not in _NOT_OF_SERVERS}
+        return {**kept, "variants": variants}
+
+    def _folder(self, context: StepContext, address: Address) -> Path:
+        environment = quote(context.graph.spec.environment, safe="").replace(".", "%2E")
+        return (ensure_own_folder(context.root) / self.folder / environment / slug(address)).resolve()
 
 
-def _recorded(record: Record) -> Running | None:
-    """Return the recorded server if its process is still there."""
-    known = record.attributes
-    try:
-        found = Running(
-            pid=int(known["pid"]),
-            birth=str(known["birth"]),
-            folder=Path(str(known["folder"])),
-            host=str(known["listen"]),
-            port=int(known["bound_port"]),
-            digest=str(known.get("process", "")),
-        )
-    except (KeyError, TypeError, ValueError):  # a record of another version of mlstack
-        return None
-    return found if is_same_process(found.pid, found.birth) else None
+def _living(record: Record | None, housing: Housing) -> Running | None:
+    """Return the recorded server if it is still there."""
+    found = recorded_server(record.attributes) if record is not None else None
+    return found if found is not None and housing.lives(found) else None
 
 
-def _ready_strays(folder: Path, current: Running | None) -> list[Running]:
+def _is_same(one: Running, other: Running) -> bool:
+    return (one.pid, one.container) == (other.pid, other.container)
+
+
+def _ready_strays(folder: Path, current: Running | None, housing: Housing) -> list[Running]:
     """Return the servers below an endpoint's folder that are ready and not recorded: of an apply that was killed."""
-    pids = sorted(servers_below(folder).items())
-    found = [find_running(place, pid=pid) for pid, place in pids if current is None or pid != current.pid]
-    return [running for running in found if running is not None]
+    found = [running for running in housing.below(folder) if current is None or running.folder != current.folder]
+    return [running for running in found if is_ready(running)]
 
 
 def _judge(health: Health | None, current: Running, record: Record) -> str | None:
-    """Say what is wrong with a server that lives; None when it is ready."""
+    """Say what is wrong with a server if it is there; None when it is ready."""
     if health is None:
-        return f"process {current.pid} does not answer on port {current.port}"
-    if health.pid != current.pid:
+        return f"{name_of(current)} does not answer on port {current.port}"
+    if not current.is_who_answered(health):
         return f"port {current.port} is answered by {f'process {health.pid}' if health.pid else 'another program'}"
     if health.status != 200:
-        return f"process {current.pid} says that it is not ready"
+        return f"{name_of(current)} says that it is not ready"
     versions = {str(variant.get("version")) for variant in record.attributes.get("variants", {}).values()}
     if health.version not in versions:
         return f"it serves version {health.version}, which is not the recorded one"
@@ -295,16 +315,6 @@ def _describe_variant(variant: Variant, graph: ResourceGraph, versions: Mapping[
     return found
 
 
-def _of_process(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a running server depends on: a change of anything else is only recorded."""
-    variants = {
-        name: {key: value for key, value in variant.items() if key != "weight"}
-        for name, variant in attributes["variants"].items()
-    }
-    kept = ("python", "env", "secrets", "listen", "server")
-    return {"variants": variants, **{name: attributes[name] for name in kept}}
-
-
 def _check_is_here(record: Record) -> None:
     if record.attributes.get("machine") != machine_identity():
         raise MlstackError(
@@ -318,9 +328,10 @@ def _check_is_here(record: Record) -> None:
         )
 
 
-def _listens_on(endpoint: Endpoint, graph: ResourceGraph) -> str:
-    pool = graph.resources.get(endpoint.pool)
-    return str(pool.settings.get("host", LOOPBACK)) if isinstance(pool, Pool) else LOOPBACK
+def _pool(endpoint: Endpoint, graph: ResourceGraph) -> Pool:
+    pool = graph.resources[endpoint.pool]
+    assert isinstance(pool, Pool)  # noqa: S101 - the loader has resolved the reference
+    return pool
 
 
 def _is_loopback(host: str) -> bool:
@@ -342,11 +353,6 @@ def _as_endpoint(resource: Resource | None) -> Endpoint:
     if not isinstance(resource, Endpoint):
         raise TypeError(f"the driver of endpoints was handed {type(resource).__name__}")
     return resource
-
-
-def _folder(context: StepContext, address: Address) -> Path:
-    environment = quote(context.graph.spec.environment, safe="").replace(".", "%2E")
-    return (ensure_own_folder(context.root) / "endpoints" / environment / slug(address)).resolve()
 
 
 def _disk(error: OSError, folder: Path, address: Address) -> Diagnostic:

@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.local.endpoint_client import load_data, predict
-from mlstack.drivers.local.endpoint_server import start_server
+from mlstack.drivers.local.endpoint_processes import start_server
 from mlstack.graph.change import Action
 from mlstack.serving.faults import RequestError, StartError
 from mlstack.serving.models import load_model
@@ -166,14 +166,14 @@ def test_tampered_between_copy_and_load_is_refused_by_the_server(project: "Proje
     project.put(dump(classifier()))
     original = start_server
 
-    def tamper(launch: Any, told: Any) -> Any:
+    def tamper(launch: Any, told: Any, **around: Any) -> Any:
         file = launch.folder / told["model"]["path"]
         file.chmod(0o600)
         file.write_bytes(pickle.dumps(Evil(trace)))
-        return original(launch, told)
+        return original(launch, told, **around)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlstack.drivers.local.endpoint_start.start_server", tamper)
+        patch.setattr("mlstack.drivers.local.endpoint_processes.start_server", tamper)
         with pytest.raises(MlstackError) as caught:
             project.apply(action=Action.CREATE)
     assert caught.value.diagnostics[0].code == "endpoint-model-hash"
