@@ -15,12 +15,14 @@ DRIVERS: dict[tuple[Kind, str], str] = {
     (Kind.STAGE, "docker"): "mlstack.drivers.docker.stages:DockerStages",
     (Kind.ENDPOINT, "local"): "mlstack.drivers.local.endpoints:LocalEndpoints",
     (Kind.IMAGE, "docker"): "mlstack.drivers.docker.images:DockerImages",
+    (Kind.ENDPOINT, "docker"): "mlstack.drivers.docker.endpoints:DockerEndpoints",
 }
 """Kind and target → `module:Class`."""
 
 _NAMED: dict[str, str] = {
     "local-endpoint": DRIVERS[Kind.ENDPOINT, "local"],
     "docker-image": DRIVERS[Kind.IMAGE, "docker"],
+    "docker-endpoint": DRIVERS[Kind.ENDPOINT, "docker"],
 }
 """`Record.driver` → `module:Class`, for what was made before and may not be declared any more."""
 

@@ -6,7 +6,7 @@ from typing import NoReturn
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import StepContext
+from mlstack.drivers.base import Driver, StepContext
 from mlstack.drivers.shared import served_contents, why_shared
 from mlstack.executor.stage_run import run_stage
 from mlstack.executor.walk import Finished, StepError
@@ -20,7 +20,7 @@ from mlstack.planner.resources import diff_resource
 from mlstack.planner.stages import Decision, is_run_for
 from mlstack.spec.address import Kind
 from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Stage
-from mlstack.state.state import RunRecord
+from mlstack.state.state import Record, RunRecord
 
 _GRACE = 10.0
 
@@ -200,12 +200,12 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     if record is not None and change.previous_address is not None:
         record = msgspec.structs.replace(record, address=change.address)
     endpoint = _filled(work, endpoint)
-    versions = work.versions()
+    maker = driver if record is None else work.hands.driver_named(record.driver)
     actual = diff_resource(
         change.address,
-        desired=driver.desired(endpoint, work.graph, versions),
+        desired=driver.desired(endpoint, work.graph, work.versions()),
         record=record,
-        observation=driver.read(endpoint, record),
+        observation=maker.read(endpoint, record),
         forced=change.action is Action.REPLACE,
     )
     if actual.action is Action.NO_OP and change.action is Action.MOVE:
@@ -215,21 +215,33 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
         return Outcome(record=record, detail="unchanged")
     if not (change.action is Action.CREATE or actual.action is Action.CREATE):
         work.refine(change, actual.action, _words(actual.reasons))
+    _have_models(work, change, endpoint)
+    made = _make_endpoint(work, actual, endpoint, record, driver)
+    version = record.version + 1 if record is not None else 1
+    made = msgspec.structs.replace(made, version=version, needs=work.graph.needs.get(change.address, ()))
+    return Outcome(record=made, detail=str(made.attributes.get("url", "")))
+
+
+def _make_endpoint(work: Work, change: Change, endpoint: Endpoint, record: Record | None, driver: Driver) -> Record:
+    """Have the driver make it. What another driver has made before (of another target) ends when the new one is up."""
+    is_own = record is None or record.driver == driver.name
     context = StepContext(
         root=work.root,
         graph=work.graph,
         resource=endpoint,
-        record=record,
-        versions=versions,
+        record=record if is_own else None,
+        versions=work.versions(),
         say=work.say(change.address),
         stop=work.interrupt.now,
+        foreign=None if is_own else record,
+        image=work.image_of(change.address),
     )
-    context.image = work.image_of(change.address)
-    _have_models(work, change, endpoint)
-    made = driver.apply(actual, context)
-    version = record.version + 1 if record is not None else 1
-    made = msgspec.structs.replace(made, version=version, needs=work.graph.needs.get(change.address, ()))
-    return Outcome(record=made, detail=str(made.attributes.get("url", "")))
+    if record is not None and not is_own:
+        maker, before = work.hands.driver_named(record.driver), msgspec.structs.replace(context, record=record)
+        context.end_foreign = lambda: maker.delete(record, before)
+    made = driver.apply(change, context)
+    context.end_foreign()  # what is gone already is no problem
+    return made
 
 
 def _image(work: Work, change: Change, image: Image) -> Outcome:

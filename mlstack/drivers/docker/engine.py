@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,11 @@ def engine_host(settings: dict[str, Any]) -> str | None:
     return str(found) if found else None
 
 
+def engine_address(settings: dict[str, Any]) -> str:
+    """Return the address of the engine that a pool uses, found as `docker` finds it where the pool names none."""
+    return engine_host(settings) or os.environ.get("DOCKER_HOST") or _context_host() or DEFAULT_HOST
+
+
 def connect(host: str | None, *, timeout: float = TIMEOUT) -> "DockerClient":
     """Return a client of the engine at `host`; None is where `docker` itself would look.
 
@@ -44,7 +50,7 @@ def connect(host: str | None, *, timeout: float = TIMEOUT) -> "DockerClient":
     """
     import docker
 
-    if host is None and os.environ.get("DOCKER_HOST"):
+    if os.environ.get("DOCKER_HOST") and host in (None, os.environ["DOCKER_HOST"]):
         _knock(os.environ["DOCKER_HOST"])
         return docker.DockerClient.from_env(timeout=timeout)  # with the TLS settings that go with it
     place = host or _context_host() or DEFAULT_HOST
@@ -111,6 +117,22 @@ def remove_container(client: "DockerClient", name: str) -> None:
         if error.status_code != 409:  # somebody else is removing it at this moment
             raise
         client.api.wait(name, condition="removed")
+
+
+def have_image(client: "DockerClient", reference: str, *, say: Callable[[str], None]) -> None:
+    """See that an image is on the engine; one that was pushed is pulled, with the login of Docker's configuration.
+
+    Raises `docker.errors.ImageNotFound` for one that can be had from nowhere.
+    """
+    from docker.errors import ImageNotFound
+
+    try:
+        client.images.get(reference)
+    except ImageNotFound:
+        if "@" not in reference:
+            raise
+        say(f"pulling {reference}")
+        client.images.pull(reference)
 
 
 def engine_error(error: BaseException) -> str:

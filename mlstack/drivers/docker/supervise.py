@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mlstack.drivers.docker.engine import connect, engine_error, remove_container
+from mlstack.drivers.docker.engine import connect, engine_error, have_image, remove_container
 from mlstack.drivers.local.launch import Order
 from mlstack.drivers.local.launch import main as carry_out
 from mlstack.drivers.local.run_files import Log
@@ -79,6 +79,7 @@ class ContainerRun(Run):
         try:
             client = connect(engine, timeout=ENGINE_ANSWERS_WITHIN)
             remove_container(client, name)
+            have_image(client, wanted["image"], say=lambda _: None)
             container = client.containers.create(environment=self._environment(), **wanted)
             self._follow_container(container)
         except (DockerException, OSError) as error:

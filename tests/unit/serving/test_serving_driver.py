@@ -17,7 +17,7 @@ from mlstack.graph.change import Action
 from mlstack.spec.spec import Range, SecretRef, Variant
 
 if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Project
+    from tests.unit.serving.serving_project import Project
 
 Ask = Callable[..., tuple[int, Any]]
 ROW = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}]}

@@ -11,7 +11,7 @@ from mlstack.graph.change import Action
 from mlstack.spec.spec import Pool
 
 if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Project
+    from tests.unit.serving.serving_project import Project
 
 
 def test_forged_folder_is_not_removed(project: "Project") -> None:

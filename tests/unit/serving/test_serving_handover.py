@@ -18,7 +18,7 @@ from mlstack.graph.change import Action
 from mlstack.serving.run import stop_accepting
 
 if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Project
+    from tests.unit.serving.serving_project import Project
 
 Ask = Callable[..., tuple[int, Any]]
 ROW = json.dumps({"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}]})
@@ -161,7 +161,7 @@ async def _connect_while_ending() -> bytes:
 
 
 def _ask_in_background(project: "Project", known: dict[str, Any], answers: list[Any]) -> threading.Thread:
-    from tests.unit.serving.conftest import ask_server
+    from tests.unit.serving.serving_project import ask_server
 
     def ask() -> None:
         status, body = ask_server(known["url"], INFER, raw=ROW.encode())

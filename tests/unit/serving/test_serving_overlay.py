@@ -18,7 +18,7 @@ from mlstack.drivers.local.endpoints import LocalEndpoints
 from mlstack.graph.change import Action
 
 if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Project
+    from tests.unit.serving.serving_project import Project
 
 SPY = """
 import importlib, json, sys

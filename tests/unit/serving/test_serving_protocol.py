@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlstack.graph.change import Action
 
 if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Project
+    from tests.unit.serving.serving_project import Project
 
 ROW = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}
 CLASS = """

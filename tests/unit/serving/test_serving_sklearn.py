@@ -25,7 +25,7 @@ from mlstack.serving.sklearn_model import SklearnModel
 from mlstack.serving.tensors import Tensor, decode_tensor
 
 if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Project
+    from tests.unit.serving.serving_project import Project
 
 X = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0]])
 LABELS = np.array(["low", "low", "high", "high"])
