@@ -144,7 +144,7 @@ class Project:
         )
 
     def servers(self) -> list[int]:
-        return sorted(servers_below(self.root))
+        return sorted(servers_below(self.root / ".mlstack" / "endpoints"))
 
 
 def _md5(path: Path) -> str:
