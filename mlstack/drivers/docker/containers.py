@@ -18,7 +18,8 @@ from mlstack.drivers.docker.endpoint_container import (
     HOST_NETWORK,
     container_of_server,
 )
-from mlstack.drivers.docker.engine import connect, engine_error, engine_unreachable, have_image, remove_container
+from mlstack.drivers.docker.engine import connect, engine_error, engine_unreachable, remove_container
+from mlstack.drivers.docker.engine_images import have_image
 from mlstack.drivers.local.endpoint_housing import Job, Start
 from mlstack.drivers.local.endpoint_process import is_port_taken, wait_until
 from mlstack.drivers.local.endpoint_server import (
@@ -50,17 +51,12 @@ class Containers:
 
     def prepare(self, job: Job, model: Model) -> Start:
         """See that the image is on the engine. Raises `MlstackError`."""
-        from docker.errors import ImageNotFound
-
         del model
         image = job.context.image
         if image is None:
             raise MlstackError(_no_image(job))
         with self._client() as client:
-            try:
-                have_image(client, image, say=job.context.say)
-            except ImageNotFound as error:
-                raise MlstackError(_no_image(job)) from error
+            have_image(client, image, say=job.context.say)
 
         def start(launch: Launch, settings: Mapping[str, Any]) -> Running:
             if job.attributes["network"] == HOST_NETWORK:
@@ -184,7 +180,7 @@ class Containers:
 
         Raises `MlstackError` when it does not answer, or refuses.
         """
-        from docker.errors import APIError, DockerException, ImageNotFound
+        from docker.errors import APIError, DockerException
 
         engine = running.engine if running is not None else self._engine
         try:
@@ -193,8 +189,6 @@ class Containers:
             raise MlstackError(engine_unreachable(engine, error)) from error
         try:
             yield client
-        except ImageNotFound:
-            raise
         except APIError as error:
             raise MlstackError(_refused(engine_error(error))) from error
         except (DockerException, OSError) as error:
@@ -263,13 +257,11 @@ def _in_a_sentence(problem: Diagnostic) -> str:
 
 
 def _no_image(job: Job) -> Diagnostic:
-    image = job.context.graph.image_of.get(job.endpoint.address)
     return Diagnostic(
         code="endpoint-without-image",
-        summary="The image of the endpoint is not there",
-        detail=f"{image or 'Its image'} is not on the engine, and it was not pushed to where it could be pulled from.",
-        hint="Build it again:",
-        command=f"mlstack apply --replace {image}" if image else "",
+        summary="The image of the endpoint was not made",
+        detail=f"{job.context.graph.image_of.get(job.endpoint.address)} is not recorded in this environment.",
+        hint="Leave out --target or --exclude, so that it is made too.",
         address=job.endpoint.address,
     )
 

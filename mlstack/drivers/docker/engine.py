@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,22 +116,6 @@ def remove_container(client: "DockerClient", name: str) -> None:
         if error.status_code != 409:  # somebody else is removing it at this moment
             raise
         client.api.wait(name, condition="removed")
-
-
-def have_image(client: "DockerClient", reference: str, *, say: Callable[[str], None]) -> None:
-    """See that an image is on the engine; one that was pushed is pulled, with the login of Docker's configuration.
-
-    Raises `docker.errors.ImageNotFound` for one that can be had from nowhere.
-    """
-    from docker.errors import ImageNotFound
-
-    try:
-        client.images.get(reference)
-    except ImageNotFound:
-        if "@" not in reference:
-            raise
-        say(f"pulling {reference}")
-        client.images.pull(reference)
 
 
 def engine_error(error: BaseException) -> str:

@@ -12,7 +12,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from mlstack.drivers.docker.engine import connect, engine_error, have_image, remove_container
+from mlstack.diagnostics import MlstackError
+from mlstack.drivers.docker.engine import connect, engine_error, remove_container
+from mlstack.drivers.docker.engine_images import have_image
 from mlstack.drivers.local.launch import Order
 from mlstack.drivers.local.launch import main as carry_out
 from mlstack.drivers.local.run_files import Log
@@ -85,6 +87,9 @@ class ContainerRun(Run):
         except (DockerException, OSError) as error:
             self.cause, self.exit_code = "error", None
             self.detail = engine_error(error)
+        except MlstackError as error:
+            self.cause, self.exit_code = "error", None
+            self.detail = str(error)
         finally:
             with suppress(DockerException, OSError):
                 if client is not None:
