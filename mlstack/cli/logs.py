@@ -20,8 +20,6 @@ from mlstack.spec.address import Address, Kind, kind_of, slug
 from mlstack.spec.spec import Spec
 from mlstack.state.environment_folder import OWN_FOLDER
 
-SERVER_LOG = "server.log"
-
 Follow = Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is over, or Ctrl-C.")]
 Run = Annotated[
     str | None, typer.Option("--run", metavar="FINGERPRINT", help="A run by the first letters of its fingerprint.")
@@ -110,12 +108,15 @@ def _began(folder: Path) -> float:
 
 
 def _server_log(root: Path, spec: Spec, address: Address, *, follow: bool, lines: int | None) -> Iterable[bytes]:
-    folder = root / OWN_FOLDER / "endpoints" / spec.environment / slug(address)
-    files = sorted(folder.glob(f"*/{SERVER_LOG}")) or sorted(folder.glob(SERVER_LOG))
+    from mlstack.drivers.local.endpoint_server import FOLDERS, LOG, endpoint_folder
+
+    folders = [endpoint_folder(root / OWN_FOLDER, kind, spec.environment, address) for kind in FOLDERS]
+    files = [file for folder in folders for file in folder.glob(f"[0-9]*/{LOG}")]
     if not files:
         raise MlstackError(_no_log(address, "its server has not run on this machine."))
-    begun = _last_lines(_chunks(files[-1]), lines) if lines is not None else _chunks(files[-1])
-    return _growing(files[-1], begun) if follow else begun
+    newest = max(files, key=lambda file: file.parent.stat().st_ctime)
+    begun = _last_lines(_chunks(newest), lines) if lines is not None else _chunks(newest)
+    return _growing(newest, begun) if follow else begun
 
 
 def _chunks(file: Path) -> Iterator[bytes]:

@@ -12,14 +12,19 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Event as StopFlag
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.local.endpoint_process import TICK, Health, ask_ready, connectable, port_owner
+from mlstack.spec.address import Address, slug
 
 SETTINGS_FORMAT = 1
+FOLDERS = ("endpoints", "containers")
+"""Where servers are below mlstack's own folder: as processes, as containers."""
+LOG = "server.log"
 TAIL = 12
 """Lines of the log that a failure shows."""
 PORTS = range(20000, 30000)
@@ -93,6 +98,11 @@ class ServerFailedError(MlstackError):
     def __init__(self, diagnostic: Diagnostic, *, code: str) -> None:
         super().__init__(diagnostic)
         self.code = code
+
+
+def endpoint_folder(own: Path, kind: str, environment: str, address: Address) -> Path:
+    """Return the folder of an endpoint's servers; `own` is mlstack's folder, `kind` one of `FOLDERS`."""
+    return own / kind / quote(environment, safe="").replace(".", "%2E") / slug(address)
 
 
 def next_folder(endpoint_folder: Path) -> Path:
@@ -187,7 +197,7 @@ def is_ready(running: Running, *, patience: float = 1.0) -> bool:
 def log_tail(folder: Path, *, lines: int = TAIL) -> tuple[str, ...]:
     """Return the last lines of a server's log, also from before it was last rotated."""
     text = ""
-    for name in ("server.log", "server.log.1"):
+    for name in (LOG, f"{LOG}.1"):
         try:
             with (folder / name).open("rb") as stream:
                 stream.seek(0, os.SEEK_END)
@@ -210,7 +220,7 @@ def _failure(launch: Launch, settings: Mapping[str, Any], otherwise: str) -> Ser
     kept = launch.folder.parent / "failed.log"
     tail = log_tail(launch.folder)
     try:
-        (launch.folder / "server.log").replace(kept)
+        (launch.folder / LOG).replace(kept)
     except OSError:
         kept = launch.folder
     from mlstack.drivers.secrets import Masker

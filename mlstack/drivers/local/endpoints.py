@@ -7,7 +7,6 @@ processes here, containers in `mlstack.drivers.docker.endpoints`.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, raise_errors
 from mlstack.drivers.base import Absent, NotChecked, Observation, Present, Say, StepContext
@@ -15,11 +14,11 @@ from mlstack.drivers.local.endpoint_housing import Housing, Job, facts_of, name_
 from mlstack.drivers.local.endpoint_overlay import server_digest
 from mlstack.drivers.local.endpoint_process import Health, ask_ready, connectable, machine_identity
 from mlstack.drivers.local.endpoint_processes import FindPython, Processes, locked_python
-from mlstack.drivers.local.endpoint_server import Running, is_ready, remove_others
+from mlstack.drivers.local.endpoint_server import Running, endpoint_folder, is_ready, remove_others
 from mlstack.drivers.local.endpoint_start import digest_of, make_server, variant_version
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
-from mlstack.spec.address import Address, slug
+from mlstack.spec.address import Address
 from mlstack.spec.spec import Endpoint, Model, Pool, Resource, Variant
 from mlstack.state.environment_folder import OWN_FOLDER, ensure_own_folder
 from mlstack.state.identity import host_name, now_iso
@@ -266,8 +265,8 @@ class LocalEndpoints:
         return {**kept, "variants": variants}
 
     def _folder(self, context: StepContext, address: Address) -> Path:
-        environment = quote(context.graph.spec.environment, safe="").replace(".", "%2E")
-        return (ensure_own_folder(context.root) / self.folder / environment / slug(address)).resolve()
+        own = ensure_own_folder(context.root)
+        return endpoint_folder(own, self.folder, context.graph.spec.environment, address).resolve()
 
 
 def _living(record: Record | None, housing: Housing) -> Running | None:
