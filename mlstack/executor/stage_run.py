@@ -15,7 +15,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
-from mlstack.drivers.open_runs import is_owner_alive, result_of, run_goes_on
+from mlstack.drivers.open_runs import OPEN, is_owner_alive, result_of, run_goes_on
 from mlstack.drivers.retry import next_attempt
 from mlstack.executor.recording import Computed
 from mlstack.executor.walk import NotBegunError, StepError
@@ -52,14 +52,13 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
             if made is not None:
                 return made
             claim, is_inherited = _claim(work, stage, fingerprint)
-            if not (is_inherited and _is_collectable(work, claim)):
-                if is_inherited and claim.host == host_name():
-                    work.hands.runner_of(claim).cancel(claim, grace=0.0)  # what it may have left behind writes here too
+            if is_inherited and _is_collectable(work, claim):
+                claim = _follow(work, stage, claim, tell_process)
+            else:
+                _end_orphans(work, claim, is_inherited=is_inherited)
                 _bring_inputs(work, stage, key)
                 work.hands.results.prepare(stage.address)
                 claim = _attempts(work, stage, claim, variables, tell_process)
-            else:
-                claim = _follow(work, stage, claim, tell_process)
         entry = _collect(work, stage, key, claim)
     metrics = work.hands.metrics_of(stage.address, entry)
     how: Computed = "follow" if is_inherited else "run"
@@ -163,6 +162,20 @@ def _is_collectable(work: Work, claim: RunRecord) -> bool:
         return False
     outs = work.graph.stages[claim.address].outs
     return all(_untouched(work.root / out.path, since=result.ended) for out in outs)
+
+
+def _end_orphans(work: Work, claim: RunRecord, *, is_inherited: bool) -> None:
+    """End what is left of runs of this stage whose applier and whose own process were killed.
+
+    Nobody can say how such a command ends, so its result is worth nothing; and it writes to the same outputs.
+    """
+    if is_inherited and claim.host == host_name():
+        work.hands.runner_of(claim).cancel(claim, grace=0.0)
+    for run in work.store.runs(claim.address):
+        is_open = run.status in OPEN and run.host == host_name() and run.fingerprint != claim.fingerprint
+        if is_open and not is_owner_alive(run) and not run_goes_on(run):
+            work.hands.runner_of(run).cancel(run, grace=0.0)
+            work.store.update_run(msgspec.structs.replace(run, status="cancelled", ended_at=work.now()))
 
 
 def _untouched(path: Path, *, since: float) -> bool:

@@ -7,7 +7,9 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
 from tests.e2e.workspace import BIN, Workspace, clean_environment
@@ -59,6 +61,13 @@ def ended_well(project: Workspace) -> set[str]:
     return {address for address, result in results.items() if result["exit_code"] == 0}
 
 
+def runs_of(project: Workspace) -> list[dict[str, Any]]:
+    """What is recorded of runs, oldest first."""
+    paths = (project.root / ".mlstack" / "state").glob("*/runs/*/*.json")
+    records = [json.loads(path.read_bytes())["record"] for path in paths]
+    return sorted(records, key=lambda run: str(run["claimed_at"]))
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_killed_apply_is_followed_by_one_that_converges(project: Workspace, seed: int) -> None:
     dice = random.Random(seed)
@@ -104,6 +113,36 @@ def test_stage_that_ended_after_its_apply_was_killed_is_collected(project: Works
     project.assert_settled()
     assert len(witnessed(project)) == 6
     assert all(counts == (1, 1) for counts in witnessed(project).values()), witnessed(project)
+
+
+# What it writes again and again must not be seen by the run after it, which finds the file "go".
+ORPHAN = 'echo "$MLSTACK_STAGE began" >> "$WITNESS"; if [ -e go ]; then test ! -e a0.txt && cat in.txt > a0.txt; '
+ORPHAN += "else while :; do echo orphan > a0.txt; sleep 0.01; done; fi"
+
+
+@pytest.mark.parametrize("edit", ["", "changed"], ids=["same-inputs", "other-inputs"])
+def test_command_that_lost_both_apply_and_supervisor_ends_before_another_begins(project: Workspace, edit: str) -> None:
+    lines = ["version: 1", "project: killed", "stages:", "  a0:", f"    cmd: '{ORPHAN}'"]
+    lines += ["    deps: [in.txt]", "    outs: [a0.txt]"]
+    (project.root / "mlstack.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    apply = start_apply(project)
+    until((project.root / "a0.txt").exists)
+    apply.send_signal(signal.SIGKILL)
+    apply.communicate()
+    for process in project.processes():
+        if "mlstack.drivers.local.launch" in " ".join(process.cmdline()):
+            process.kill()
+            process.wait()
+    orphans = project.processes()
+    assert orphans
+    (project.root / "go").touch()
+    if edit:
+        (project.root / "in.txt").write_text(edit, encoding="utf-8")
+    project.mlstack("apply", "--yes", "--lock-timeout", "30s")
+    assert not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in orphans)
+    project.assert_settled()
+    assert (project.root / "a0.txt").read_bytes() == (project.root / "in.txt").read_bytes()
+    assert [run["status"] for run in runs_of(project)] == (["cancelled", "done"] if edit else ["done"])
 
 
 def test_first_interrupt_finishes_what_runs_and_starts_no_more(project: Workspace) -> None:
