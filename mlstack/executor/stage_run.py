@@ -78,13 +78,17 @@ def _made_meanwhile(work: Work, stage: Stage, key: EntryKey) -> LockEntry | None
 
 
 def _collect(work: Work, stage: Stage, key: EntryKey, claim: RunRecord) -> LockEntry:
+    """Put a result into the cache. One that is there and cannot be kept (a full disk) is left to the next apply."""
+    is_lost = True
     try:
         _check_inputs(work, stage, key)
+        is_lost = not all((work.root / out.path).exists() for out in work.graph.stages[stage.address].outs)
         entry = work.hands.results.commit(stage.address, key)
     except MlstackError as error:
-        work.store.update_run(
-            msgspec.structs.replace(claim, status="failed", ended_at=work.now(), exit_code=0, detail=str(error))
-        )
+        if is_lost:
+            work.store.update_run(
+                msgspec.structs.replace(claim, status="failed", ended_at=work.now(), exit_code=0, detail=str(error))
+            )
         raise
     work.store.update_run(msgspec.structs.replace(claim, status="done", ended_at=work.now(), exit_code=0))
     return entry
