@@ -52,8 +52,7 @@ class Processes:
         assert wait_until(lambda: birth_of(pid) is None, seconds=5)
 
     def end_all(self) -> None:
-        for pid in self.project.servers():
-            stop_process(pid, birth_of(pid) or "", grace=1)
+        end_processes(self.project)
 
 
 class Containers:
@@ -76,8 +75,14 @@ class Containers:
         self.client.api.remove_container(self.name(record), force=True)
 
     def end_all(self) -> None:
+        end_processes(self.project)  # of the test that goes there and back
         for name in self.there():
             self.client.api.remove_container(name, force=True)
+
+
+def end_processes(project: Project) -> None:
+    for pid in project.servers():
+        stop_process(pid, birth_of(pid) or "", grace=1)
 
 
 Housed = Processes | Containers

@@ -1,6 +1,7 @@
 """Issue 4, "Done when": the quickstart with `target: docker`, one value changed, on a real engine."""
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
@@ -11,7 +12,7 @@ import pytest
 
 from mlstack.drivers.local.endpoint_process import servers_below, wait_until
 from tests.e2e.conftest import Start
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import BIN, Workspace
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -179,3 +180,50 @@ def test_down_is_said_and_mended_and_everything_can_go_back(quickstart: Workspac
     project.mlstack("destroy", "--yes")
     assert containers(client, project) == []
     assert project.processes() == []
+
+
+KILLED = """\
+version: 1
+project: killed
+compute: {here: {target: docker}}
+images: {plain: {base: "python:3.11-slim", python: system}}
+stages:
+  slow:
+    image: plain
+    cmd: python3 src/slow.py
+    deps: [src/slow.py]
+    outs: [out/number.txt]
+"""
+SLOW = """\
+import pathlib, random, time
+number = str(random.random())
+print("number", number, flush=True)
+time.sleep(25)
+pathlib.Path("out/number.txt").write_text(number)
+"""
+
+
+def test_run_in_a_container_is_found_again_after_a_kill(quickstart: Workspace, client: "DockerClient") -> None:
+    project = quickstart
+    (project.root / "mlstack.yaml").write_text(KILLED, encoding="utf-8")
+    (project.root / "src" / "slow.py").write_text(SLOW, encoding="utf-8")
+    project.init()
+    applying = subprocess.Popen(
+        [BIN / "mlstack", "apply", "--yes"],
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert wait_until(lambda: "number" in project.mlstack("logs", "stages.slow", code=None).stdout, seconds=300, tick=1)
+    applying.kill()
+    applying.wait()
+    said = project.mlstack("logs", "stages.slow").stdout
+    (container,) = containers(client, project)
+    assert project.actions() == {"stages.slow": "follow"}
+    project.mlstack("apply", "--yes")
+    number = (project.root / "out" / "number.txt").read_text(encoding="utf-8")
+    assert said == f"number {number}\n" == project.mlstack("logs", "stages.slow").stdout, "it ran once"
+    assert containers(client, project) == []
+    assert container.labels["dev.mlstack.address"] == "stages.slow"
+    project.assert_settled()

@@ -1,18 +1,25 @@
 """Endpoints in containers of a Docker engine on this machine: the rules are those of processes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.docker.containers import Containers
 from mlstack.drivers.docker.endpoint_container import HOST_NETWORK, network_of, resources_of_server
-from mlstack.drivers.docker.engine import ask_engine, engine_address, engine_elsewhere, engine_host
+from mlstack.drivers.docker.engine import (
+    EngineFacts,
+    ask_engine,
+    engine_address,
+    engine_elsewhere,
+    engine_host,
+    user_mapped,
+)
 from mlstack.drivers.local.endpoint_housing import Housing
 from mlstack.drivers.local.endpoints import LOOPBACK, LocalEndpoints
 from mlstack.drivers.registry import pool_of
 from mlstack.graph.change import Change
 from mlstack.graph.graph import ResourceGraph
-from mlstack.spec.spec import Endpoint
+from mlstack.spec.spec import Endpoint, Pool
 
 
 class DockerEndpoints(LocalEndpoints):
@@ -33,23 +40,20 @@ class DockerEndpoints(LocalEndpoints):
         return found
 
     def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
-        """Ask the engines that these rows need whether they are there and see this machine's files."""
+        """Ask the engines that these rows need whether they are there and how they see this machine."""
         found: list[Diagnostic] = []
         for row in rows:
             endpoint = graph.resources.get(row.address)
-            known = row.before or {}
-            engines = {str(known["engine"])} if known.get("engine") else set()
             pool = pool_of(endpoint, graph) if isinstance(endpoint, Endpoint) else None
-            if pool is not None and pool.target == self.target:
-                engines.add(engine_address(pool.settings))
-            for engine in sorted(engines):
+            wanted = engine_address(pool.settings) if pool is not None and pool.target == self.target else None
+            for engine in sorted({str((row.before or {}).get("engine") or ""), wanted or ""} - {""}):
                 try:
                     facts = ask_engine(engine, address=row.address)
                 except MlstackError as error:
                     found.extend(error.diagnostics)
-                else:
-                    if not facts.shares_files and pool is not None:
-                        found.append(engine_elsewhere(pool, facts.host))
+                    continue
+                if pool is not None and engine == wanted:
+                    found.extend(_check_engine(pool, facts))
         return found
 
     def housing(self, known: Mapping[str, Any]) -> Housing:
@@ -74,6 +78,22 @@ class DockerEndpoints(LocalEndpoints):
             "network": network_of(pool),
             **({"engine": engine} if (engine := engine_host(pool.settings)) is not None else {}),
         }
+
+
+def _check_engine(pool: Pool, facts: EngineFacts) -> Iterable[Diagnostic]:
+    if not facts.shares_files:
+        yield engine_elsewhere(pool, facts.host)
+    if facts.maps_users and not pool.settings.get("user"):
+        yield user_mapped(pool, facts.host)
+    if not facts.is_machine and network_of(pool) == HOST_NETWORK:
+        yield Diagnostic(
+            code="docker-network-elsewhere",
+            summary="The network of this Docker engine's host is not this machine's",
+            detail=f"{pool.address} uses the engine at {facts.host}, which runs in a virtual machine or in rootless "
+            "mode: an endpoint on its host's network could not be asked from here.",
+            hint="Have its port published: `targets: {docker: {network: bridge}}`.",
+            address=pool.address,
+        )
 
 
 def _no_network(endpoint: Endpoint) -> Diagnostic:

@@ -21,7 +21,12 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 
 
 class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What an engine says of itself. `shares_files`: it mounts this machine's folders."""
+    """What an engine says of itself.
+
+    `shares_files`: it mounts this machine's folders. `maps_users`: who calls is another user in its containers
+    (rootless mode, user namespaces). `is_machine`: it runs on this machine itself, not in a virtual one (Docker
+    Desktop) or in a network of its own (rootless mode), so that the network of the host is this machine's.
+    """
 
     host: str
     version: str
@@ -29,6 +34,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     shares_files: bool
     has_gpus: bool
+    maps_users: bool
+    is_machine: bool
 
 
 def engine_host(settings: dict[str, Any]) -> str | None:
@@ -90,6 +97,8 @@ def ask_engine(host: str | None, *, address: Address | None = None) -> EngineFac
     except (DockerException, OSError) as error:
         raise MlstackError(engine_unreachable(host, error, address=address)) from error
     runtimes = {str(name) for name in info.get("Runtimes") or {}}
+    options = " ".join(info.get("SecurityOptions") or ())
+    is_rootless = "name=rootless" in options
     return EngineFacts(
         host=host or where,
         version=str(info.get("ServerVersion", "")),
@@ -97,6 +106,8 @@ def ask_engine(host: str | None, *, address: Address | None = None) -> EngineFac
         memory=int(info.get("MemTotal", 0)),
         shares_files=_is_local(where),
         has_gpus=bool(runtimes & {"nvidia"}) or bool(info.get("CDISpecDirs")),
+        maps_users=is_rootless or "name=userns" in options,
+        is_machine=not is_rootless and "Docker Desktop" not in str(info.get("OperatingSystem", "")),
     )
 
 
@@ -148,6 +159,18 @@ def engine_elsewhere(pool: Pool, host: str) -> Diagnostic:
         detail=f"{pool.address} uses the engine at {host}, which runs on another machine. Containers work on folders "
         "of this one, which such an engine cannot mount.",
         hint="Name an engine on this machine in `targets: {docker: {host: …}}`.",
+        address=pool.address,
+    )
+
+
+def user_mapped(pool: Pool, host: str) -> Diagnostic:
+    """Say that who calls is somebody else in the containers of an engine, and could not write his own files."""
+    return Diagnostic(
+        code="docker-maps-users",
+        summary="In containers of this Docker engine you are somebody else",
+        detail=f"The engine at {host} maps users (rootless mode or user namespaces), so a container of {pool.address} "
+        "that runs under your number could not write your files.",
+        hint='Say as whom it is to run: in rootless mode `targets: {docker: {user: "0:0"}}` is you.',
         address=pool.address,
     )
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder
-from mlstack.drivers.docker.engine import ask_engine, connect, engine_elsewhere, engine_host, remove_container
+from mlstack.drivers.docker.engine import (
+    ask_engine,
+    connect,
+    engine_elsewhere,
+    engine_host,
+    remove_container,
+    user_mapped,
+)
 from mlstack.drivers.docker.stage_container import container_name, container_of
 from mlstack.drivers.local.capacity import amount_text, check_capacity, resources_of
 from mlstack.drivers.local.machine import describe_machine
@@ -100,6 +107,8 @@ def _check_engine(pool: Pool, stages: Sequence[Stage]) -> Iterable[Diagnostic]:
         return
     if not facts.shares_files:
         yield engine_elsewhere(pool, facts.host)
+    if facts.maps_users and not pool.settings.get("user"):
+        yield user_mapped(pool, facts.host)
     if pool.accelerator and not facts.has_gpus:
         yield _no_gpus(pool, facts.host)
     # An engine in a virtual machine (Docker Desktop) has less than this machine.
