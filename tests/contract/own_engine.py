@@ -41,13 +41,13 @@ class OwnEngine:
         ]
         with (self.folder / "docker.log").open("ab") as log:
             self._process = subprocess.Popen(command, env=SYSTEM, stdout=log, stderr=log, start_new_session=True)
-        assert wait_until(self._answers, seconds=60, tick=0.2), (self.folder / "docker.log").read_text()[-2000:]
+        assert wait_until(self._answers, seconds=180, tick=0.2), (self.folder / "docker.log").read_text()[-2000:]
 
     def stop(self) -> None:
         """End it as a machine that shuts down does."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(timeout=60)
+            self._process.wait(timeout=120)
             self._process = None
 
     def remove(self) -> None:

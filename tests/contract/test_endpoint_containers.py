@@ -38,7 +38,7 @@ def project(
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "none"))
     monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "none"))
     made = Project(tmp_path / "project")
-    made.driver = DockerEndpoints(start_timeout=30, stop_grace=10, patience=1)
+    made.driver = DockerEndpoints(start_timeout=240, stop_grace=10, patience=5)
     made.pool = Pool(address=Address("compute.local"), target="docker", settings={"host": docker_engine.host})
     made.image = serving_image
     yield made
@@ -79,8 +79,8 @@ def test_engine_starts_a_server_again_that_fails(project: Project, docker_engine
         container.reload()
         return bool(container.attrs["RestartCount"])
 
-    assert wait_until(restarted, seconds=20, tick=0.1)
-    assert wait_until(lambda: is_ready(project, record), seconds=30, tick=0.1)
+    assert wait_until(restarted, seconds=120, tick=0.1)
+    assert wait_until(lambda: is_ready(project, record), seconds=120, tick=0.1)
     assert answer(record) == "two"
     assert project.apply(record).attributes["instance"] == record.attributes["instance"]
 
@@ -113,7 +113,7 @@ def test_published_port_is_replaced_with_a_gap_that_the_plan_tells_of(project: P
     project.write_code("class Wine:\n    def load(self, path): raise KeyError\n    def predict(self, i): ...\n")
     with pytest.raises(MlstackError):
         project.apply(again)
-    assert wait_until(lambda: is_ready(project, again), seconds=30), "the one before has come back"
+    assert wait_until(lambda: is_ready(project, again), seconds=120), "the one before has come back"
     assert answer(again) == "two"
 
 
@@ -150,7 +150,7 @@ def test_engine_that_stops_is_said_and_brings_the_endpoint_back(
         with pytest.raises(MlstackError, match="cannot be reached"):
             project.apply(record, action=Action.CREATE)
         engine.start()
-        assert wait_until(lambda: is_ready(project, record), seconds=60, tick=0.2), "it comes back with the engine"
+        assert wait_until(lambda: is_ready(project, record), seconds=120, tick=0.2), "it comes back with the engine"
         assert answer(record) == "one"
     finally:
         engine.remove()

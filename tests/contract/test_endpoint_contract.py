@@ -60,7 +60,7 @@ class Containers:
 
     def __init__(self, project: Project, client: "DockerClient", host: str, image: str) -> None:
         self.project, self.client = project, client
-        project.driver = DockerEndpoints(start_timeout=30, stop_grace=10, patience=1)
+        project.driver = DockerEndpoints(start_timeout=240, stop_grace=10, patience=5)
         project.pool = Pool(address=Address("compute.local"), target="docker", settings={"host": host})
         project.image = image
 
@@ -282,7 +282,7 @@ def ask_all_the_time(place: str, during: Callable[["list[Client]"], None]) -> li
 
 
 def seen_by_all(clients: list[Client], text: str) -> None:
-    assert wait_until(lambda: all(client.answers[-1:] == [text] for client in clients), seconds=20)
+    assert wait_until(lambda: all(client.answers[-1:] == [text] for client in clients), seconds=120)
 
 
 def test_replacement_under_load_loses_no_request(housed: Housed) -> None:
@@ -312,7 +312,7 @@ def test_moving_between_processes_and_containers_loses_no_request(
     if isinstance(housed, Processes):
         pytest.skip("begins with a process in any case: once is enough")
     docker, pool = project.driver, project.pool
-    local = LocalEndpoints(find_python=project.find_python, start_timeout=30, stop_grace=10, patience=1)
+    local = LocalEndpoints(find_python=project.find_python, start_timeout=240, stop_grace=10, patience=5)
     project.driver, project.pool = local, Pool(address=pool.address)
     first = project.apply(action=Action.CREATE)
     place = first.attributes["url"].removeprefix("http://")

@@ -69,7 +69,7 @@ class Client(threading.Thread):
 
     def run(self) -> None:
         while not self.ended.is_set():
-            connection = HTTPConnection(self.place, timeout=30)
+            connection = HTTPConnection(self.place, timeout=120)
             try:
                 connection.request("POST", "/v2/models/progression/infer", body=BODY)
                 response = connection.getresponse()
@@ -91,7 +91,7 @@ def apply_under_load(project: Workspace) -> list[float]:
     try:
         project.mlstack("apply", "--yes")
         last = len(asking.answers)
-        assert wait_until(lambda: len(asking.answers) > last + 3 or bool(asking.faults), seconds=60)
+        assert wait_until(lambda: len(asking.answers) > last + 3 or bool(asking.faults), seconds=180)
     finally:
         asking.ended.set()
         asking.join()

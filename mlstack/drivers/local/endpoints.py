@@ -42,7 +42,7 @@ class LocalEndpoints:
         self,
         *,
         find_python: FindPython = locked_python,
-        start_timeout: float = 60.0,
+        start_timeout: float = 300.0,
         stop_grace: float = 35.0,
         patience: float = 5.0,
     ) -> None:

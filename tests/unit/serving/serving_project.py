@@ -49,7 +49,7 @@ class Project:
         self.version = ""
         self.said: list[str] = []
         self.stop = Event()
-        self.driver = LocalEndpoints(find_python=self.find_python, start_timeout=30, stop_grace=10, patience=1)
+        self.driver = LocalEndpoints(find_python=self.find_python, start_timeout=120, stop_grace=10, patience=1)
         self.write_code(CLASS)
         self.put(b"one")
 
