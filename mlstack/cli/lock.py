@@ -1,4 +1,4 @@
-"""`mlstack lock`: pin data sources and Python environments in `mlstack.lock`."""
+"""`mlstack lock`: pin data sources, Python environments and base images in `mlstack.lock`."""
 
 from collections.abc import Collection, Sequence
 from typing import Annotated
@@ -7,11 +7,12 @@ import msgspec
 import typer
 
 from mlstack.cli import options
-from mlstack.cli.console import note, say, say_json
+from mlstack.cli.console import note, report, say, say_json
 from mlstack.cli.project import Project, open_project
-from mlstack.cli.settings import settings_of
-from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
-from mlstack.graph.lock import LOCK_FILE, ProjectLock, check_lock, desired_lock, read_lock, write_lock
+from mlstack.cli.settings import Settings, settings_of
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, Severity, raise_errors
+from mlstack.graph.images import wants_pin
+from mlstack.graph.lock import LOCK_FILE, ProjectLock, check_lock, desired_lock, pin_bases, read_lock, write_lock
 from mlstack.planner.scope import expand_addresses
 from mlstack.spec.address import Address
 from mlstack.spec.load import find_file
@@ -44,10 +45,11 @@ def lock(
     marker_size: MarkerSize = 7,
     lock_timeout: options.LockTimeout = "0s",
 ) -> int:
-    """Pin data sources and Python environments in mlstack.lock.
+    """Pin data sources, Python environments and base images in mlstack.lock.
 
-    Sources that are not pinned yet are fetched. What is pinned stays until it is upgraded. Commit the file: with
-    --locked (the default where CI is set) a plan is refused when it is out of date.
+    Sources that are not pinned yet are fetched; registries of base images are asked what their tags mean. What is
+    pinned stays until it is upgraded. Commit the file: with --locked (the default where CI is set) a plan is refused
+    when it is out of date.
 
     After a merge, rebase or cherry-pick, --resolve resolves conflicts in the files that mlstack writes, entry by entry:
     of two results the one that fits the merged files is taken; where none does, the next plan says what runs.
@@ -75,7 +77,7 @@ def lock(
             raise MlstackError(*problems)
         return ExitCode.OK
     renewed = _renewed(addresses or (), project, wanted) if upgrade else ()
-    changes = _write(project, before, wanted, renewed=renewed, timeout=read_timeout(lock_timeout))
+    changes = _write(project, before, wanted, renewed=renewed, settings=settings, timeout=read_timeout(lock_timeout))
     if settings.json:
         say_json({"file": LOCK_FILE, "changes": changes})
     else:
@@ -84,11 +86,18 @@ def lock(
 
 
 def _write(
-    project: Project, before: ProjectLock | None, wanted: ProjectLock, *, renewed: Collection[Address], timeout: float
+    project: Project,
+    before: ProjectLock | None,
+    wanted: ProjectLock,
+    *,
+    renewed: Collection[Address],
+    settings: Settings,
+    timeout: float,
 ) -> list[str]:
     """Pin what is missing and what is to be renewed; return what changed."""
     with workspace_lock(project.root, operation="lock", timeout=timeout):
         kept = {address: pin for address, pin in wanted.sources.items() if address not in renewed}
+        wanted, problems = _pin_bases(project, wanted, renewed)
         write_lock(project.root, msgspec.structs.replace(wanted, sources=kept))
         missing = [address for address in wanted.sources if address not in kept or kept[address].md5 is None]
         try:
@@ -98,7 +107,27 @@ def _write(
             write_lock(project.root, msgspec.structs.replace(now, sources={**wanted.sources, **now.sources}))
             raise
         after = read_lock(project.root, project=project.spec.project)
+    raise_errors(problems)
+    report(settings, problems)
     return _changes(before, after)
+
+
+def _pin_bases(
+    project: Project, wanted: ProjectLock, renewed: Collection[Address]
+) -> tuple[ProjectLock, list[Diagnostic]]:
+    """Pin the bases of images; one of an image that nothing here runs in may be out of reach."""
+    bases, pinned = _pinned_images(project), wanted.bases()
+    asked = {base for address, base in bases.items() if base not in pinned or address in renewed}
+    if not asked:
+        return wanted, []
+    from mlstack.drivers.docker.base_pins import digests_of
+
+    found, problems = digests_of(asked, say=note)
+    needed = {base for address, base in bases.items() if project.graph.images[address].users or address in renewed}
+    return pin_bases(wanted, found), [
+        problem if base in needed else msgspec.structs.replace(problem, severity=Severity.WARNING)
+        for base, problem in problems.items()
+    ]
 
 
 def _refuse_together(*, addresses: bool, upgrade: bool, check: bool, resolve: bool) -> None:
@@ -112,13 +141,20 @@ def _refuse_together(*, addresses: bool, upgrade: bool, check: bool, resolve: bo
 
 def _renewed(words: Sequence[str], project: Project, wanted: ProjectLock) -> Collection[Address]:
     """Return what is to be pinned anew. Raises `MlstackError` where an address has nothing to pin."""
+    pinned = wanted.sources.keys() | _pinned_images(project).keys()
     if not words:
-        return wanted.sources
+        return pinned
     chosen = expand_addresses(words, project.graph, option="--upgrade")
-    without = [address for address in chosen if address not in wanted.sources]
+    without = [address for address in chosen if address not in pinned]
     if without:
-        raise _usage(f"{' and '.join(without)}: there is no source to look at anew; only what has one is pinned.")
+        raise _usage(f"{' and '.join(without)}: there is no source to look at anew, and no base of an image.")
     return chosen
+
+
+def _pinned_images(project: Project) -> dict[Address, str]:
+    """Return the bases of images that are pinned in the lock."""
+    bases = {address: plan.base for address, plan in project.graph.images.items()}
+    return {address: base for address, base in bases.items() if base is not None and wants_pin(base)}
 
 
 def _usage(detail: str) -> MlstackError:
@@ -155,8 +191,12 @@ def _changes(before: ProjectLock | None, after: ProjectLock | None) -> list[str]
                 f"environment {key}: {_short(pinned.digest if pinned else None)} -> "
                 f"{_short(pins.digest if pins else None)}"
             )
+    for base in sorted(old.images.keys() | new.images.keys()):
+        first, second = old.bases().get(base), new.bases().get(base)
+        if first != second:
+            found.append(f"base image {base}: {_short(first)} -> {_short(second)}")
     return found
 
 
 def _short(digest: str | None) -> str:
-    return digest[:12] if digest else "none"
+    return digest.removeprefix("sha256:")[:12] if digest else "none"

@@ -1,6 +1,7 @@
 """Dockerfiles: what an image's declaration is rendered to. Loaded only when there are images."""
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from posixpath import basename, dirname
@@ -25,6 +26,7 @@ _TEMPLATES = _PACKAGE / "templates"
 _STAGE = re.compile(r"^\s*FROM\s+(?P<flags>(?:--\S+\s+)*)(?P<base>\S+)(?:\s+AS\s+(?P<name>\S+))?\s*$", re.IGNORECASE)
 _HEREDOC = re.compile(r"<<-?[\"']?(?P<word>[A-Za-z_][A-Za-z0-9_]*)[\"']?")
 _OWN_STAGE = "mlstack-own"
+_EPOCH = "ARG SOURCE_DATE_EPOCH"
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,13 +48,14 @@ def render_dockerfile(
     text, first = "", base
     if sources.dockerfile is not None:
         if not image.serves:
-            return Rendered(dockerfile=sources.dockerfile, classic=sources.dockerfile, texts={})
+            return Rendered(dockerfile=_with_epoch(sources.dockerfile), classic=sources.dockerfile, texts={})
         text, first = _name_last_stage(sources.dockerfile, image)
     lock = _lock(image, sources)
     command = f"python{python}" if python and not image.python.system else "python3"
     values: dict[str, Any] = {
         "address": image.address,
         "dockerfile": text,
+        "dockerfile_with_epoch": _with_epoch(text),
         "first": first,
         "needs_build": lock is not None or image.serves,
         "python": command,
@@ -118,15 +121,7 @@ def _lock(image: Image, sources: ImageSources) -> _Lock | None:
 def _name_last_stage(text: str, image: Image) -> tuple[str, str]:
     """Return the user's Dockerfile with a name for its last stage, and that name: the model server is laid over it."""
     lines = text.rstrip("\n").split("\n")
-    until, last = "", None
-    for number, line in enumerate(lines):
-        if until:
-            until = "" if line.strip() == until else until
-            continue
-        heredoc = _HEREDOC.search(line)
-        until = heredoc["word"] if heredoc is not None and not line.lstrip().startswith("#") else ""
-        if _STAGE.match(line):
-            last = number
+    last = max(_from_lines(lines), default=None)
     if last is None:
         raise MlstackError(
             Diagnostic(
@@ -142,6 +137,30 @@ def _name_last_stage(text: str, image: Image) -> tuple[str, str]:
     if name is None:
         lines[last] = f"{lines[last].rstrip()} AS {_OWN_STAGE}"
     return "\n".join(lines), name or _OWN_STAGE
+
+
+def _with_epoch(text: str) -> str:
+    """Return the user's Dockerfile for BuildKit: each stage knows the time that its files get (`rewrite-timestamp`)."""
+    lines = text.split("\n")
+    for number in sorted(_from_lines(lines), reverse=True):
+        lines.insert(number + 1, _EPOCH)
+    return "\n".join(lines)
+
+
+def _from_lines(lines: Sequence[str]) -> Iterator[int]:
+    """Yield the numbers of the lines that begin a stage: not those inside of a here-document or a longer line."""
+    until, continued = "", False
+    for number, line in enumerate(lines):
+        if until:
+            until = "" if line.strip() == until else until
+            continue
+        if line.lstrip().startswith("#"):
+            continue
+        if not continued and _STAGE.match(line):
+            yield number
+        heredoc = _HEREDOC.search(line)
+        until = heredoc["word"] if heredoc is not None else ""
+        continued = line.rstrip().endswith("\\")
 
 
 def _serving() -> dict[str, str]:

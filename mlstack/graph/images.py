@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from mlstack.graph.graph import ImagePlan
+from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.graph.sources import ContextFile, ImageSources, SourceDigests
 from mlstack.spec.address import Address, parse_address
-from mlstack.spec.spec import CONTAINER_TARGETS, Endpoint, Image, Pool, Spec, Stage
+from mlstack.spec.spec import CONTAINER_TARGETS, Endpoint, Image, Pool, Python, Spec, Stage
 
 TAG_RECIPE = 1
 _TAG_LENGTH = 20
@@ -66,8 +66,26 @@ def base_of(image: Image, sources: SourceDigests) -> str | None:
     if image.dockerfile is not None:
         return None
     identity = sources.environments.get(image.address)
-    version = identity.python if identity is not None and identity.python else image.python.version
-    return image.base or f"python:{version or _DEFAULT_PYTHON}-slim"
+    return image.base or _default_base(identity.python if identity is not None else None, image.python)
+
+
+def wants_pin(base: str) -> bool:
+    """Whether the content of a base is to be pinned: it is not written by its digest, and is no empty image."""
+    return "@" not in base and base != "scratch"
+
+
+def possible_bases(graph: ResourceGraph) -> frozenset[str]:
+    """Return what images begin with in this environment, and what they could begin with in another one."""
+    found = {plan.base for plan in graph.images.values() if plan.base is not None}
+    for address, resource in graph.resources.items():
+        if isinstance(resource, Stage | Endpoint):
+            identity = graph.environments.get(address)
+            found.add(_default_base(identity.python if identity is not None else None, resource.python))
+    return frozenset(found)
+
+
+def _default_base(locked: str | None, python: Python) -> str:
+    return f"python:{locked or python.version or _DEFAULT_PYTHON}-slim"
 
 
 def _plan_image(image: Image, spec: Spec, sources: SourceDigests, users: Mapping[Address, Address]) -> ImagePlan:

@@ -6,7 +6,9 @@ pin different things change different lines.
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -14,6 +16,7 @@ from mlstack import __version__
 from mlstack.diagnostics import Diagnostic, MlstackError, Position, Severity
 from mlstack.graph.environments import environment_key
 from mlstack.graph.graph import ResourceGraph
+from mlstack.graph.images import possible_bases, wants_pin
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
 from mlstack.spec.plain_files import read_plain
@@ -51,9 +54,9 @@ class EnvironmentPin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ImagePin(msgspec.Struct, frozen=True, kw_only=True):
-    """The content (`sha256:…`) that the base of an image had when `mlstack lock` asked its registry."""
+    """The content that the base of an image had when `mlstack lock` asked its registry. Without it, it did not yet."""
 
-    digest: str
+    digest: Annotated[str, msgspec.Meta(pattern=r"^sha256:[0-9a-f]{64}$")] | None = None
 
 
 class ProjectLock(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +75,7 @@ class ProjectLock(msgspec.Struct, frozen=True, kw_only=True):
 
     def bases(self) -> dict[str, str]:
         """Return the digest of each base image that is pinned."""
-        return {name: pin.digest for name, pin in self.images.items()}
+        return {name: pin.digest for name, pin in self.images.items() if pin.digest is not None}
 
 
 class _Head(msgspec.Struct):
@@ -150,13 +153,17 @@ def write_lock(root: Path, lock: ProjectLock) -> bool:
 def render_lock(lock: ProjectLock) -> bytes:
     """Return the bytes of the file: the same for the same content, whoever writes it."""
     content = msgspec.to_builtins(lock)
-    if not lock.images:
+    content["images"] = {name: {"digest": digest} for name, digest in lock.bases().items()}
+    if not content["images"]:
         del content["images"]  # most projects have none, and an older mlstack has never heard of them
     return msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=2) + b"\n"
 
 
 def desired_lock(graph: ResourceGraph, previous: ProjectLock | None) -> ProjectLock:
-    """Return the lock that fits `graph`: pins of `previous` stay while the source's URL is the same."""
+    """Return the lock that fits `graph`: pins of `previous` stay while the source's URL is the same.
+
+    Those of base images stay while any environment could use them: pools may be containers in one and not in another.
+    """
     pinned = previous.sources if previous is not None else {}
     sources: dict[Address, SourcePin] = {}
     environments: dict[str, EnvironmentPin] = {}
@@ -172,7 +179,9 @@ def desired_lock(graph: ResourceGraph, previous: ProjectLock | None) -> ProjectL
                     digest=identity.digest, python=identity.python, lock=identity.lock, groups=identity.groups
                 )
     pins = previous.images if previous is not None else {}
-    images = {image.base: pins[image.base] for image in graph.images.values() if image.base in pins}
+    images = {base: pins[base] for base in possible_bases(graph) if base in pins}
+    needed = {image.base for image in graph.images.values() if image.users and image.base is not None}
+    images |= {base: ImagePin() for base in needed if base not in images and wants_pin(base)}
     return ProjectLock(project=graph.spec.project, sources=sources, environments=environments, images=images)
 
 
@@ -190,10 +199,16 @@ def pin_source(
     return msgspec.structs.replace(lock, sources={**lock.sources, address: pin})
 
 
+def pin_bases(lock: ProjectLock, digests: Mapping[str, str]) -> ProjectLock:
+    """Return `lock` with the contents that base images have now."""
+    found = {base: ImagePin(digest=digest) for base, digest in digests.items()}
+    return msgspec.structs.replace(lock, images={**lock.images, **found})
+
+
 def check_lock(desired: ProjectLock, recorded: ProjectLock | None) -> tuple[Diagnostic, ...]:
     """Say where the recorded lock is out of date (`--locked`). Entries that nothing needs any more are no fault."""
     if recorded is None:
-        if not desired.sources and not desired.environments:
+        if not desired.sources and not desired.environments and not desired.images:
             return ()
         return (_stale("lock-missing", f"There is no {LOCK_FILE}", "Nothing pins sources and Python environments."),)
     found: list[Diagnostic] = []
@@ -209,6 +224,9 @@ def check_lock(desired: ProjectLock, recorded: ProjectLock | None) -> tuple[Diag
             found.append(_outdated(f"the Python environment {key} is not recorded"))
         elif known.digest != environment.digest:
             found.append(_outdated(f"the Python environment {key} {_difference(known, environment)}"))
+    for base, image in sorted(desired.images.items()):
+        if image.digest is None:
+            found.append(_outdated(f"the content of the base image {base} is not pinned"))
     if recorded.mlstack != desired.mlstack:
         older = _outdated(f"mlstack {recorded.mlstack} wrote it, this is {desired.mlstack}")
         found.append(msgspec.structs.replace(older, severity=Severity.WARNING))

@@ -8,6 +8,7 @@ import msgspec
 from mlstack.drivers.base import Absent, ImageReading, NotChecked, Present
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.graph.graph import ImagePlan, ResourceGraph
+from mlstack.graph.images import wants_pin
 from mlstack.spec.address import Address, Kind
 from mlstack.state.state import Record
 
@@ -99,9 +100,15 @@ def _row(
         before=before,
         after=desired,
         drift=drift,
-        note=reading.builder,
+        note="; ".join(said for said in (reading.builder, _unpinned(plan)) if said),
         not_checked=not_checked or reading.missing,
     )
+
+
+def _unpinned(plan: ImagePlan) -> str:
+    if plan.base is None or plan.pinned is not None or not wants_pin(plan.base):
+        return ""
+    return f"{plan.base} is not pinned: `mlstack lock` does it"
 
 
 def forget_image(address: Address, record: Record | None, code: ReasonCode) -> Change:
