@@ -64,7 +64,7 @@ def test_every_builder_builds_pushes_and_lets_it_run_by_digest(
     project.settings["builder"] = builder
 
     project.write()
-    record = project.apply()
+    record = project.apply(fresh=True)
     attributes = record.attributes
     assert attributes["tag"] == project.plan().tag
     assert attributes["reference"] == f"{project.registry}/demo/mine:{attributes['tag']}"
@@ -82,7 +82,7 @@ def test_every_builder_builds_for_the_engine_alone(
     project.image = f"{{base: BASE, python: system, files: [assets], description: {builder[-8:]!r}}}"
     project.settings["builder"] = builder
     project.write()
-    record = project.apply()
+    record = project.apply(fresh=True)
     assert record.attributes["digest"] is None
     assert str(docker_engine.client.images.get(record.attributes["reference"]).id) == record.attributes["image_id"]
     assert run_in(docker_engine, record.attributes["image_id"], "cat", "/opt/files/assets/words.txt") == "one two\n"
@@ -99,7 +99,7 @@ def test_locked_packages_are_installed_and_importable(
     project.image = PINNED
     project.settings["builder"] = buildkit.address
     project.write()
-    record = project.apply()
+    record = project.apply(fresh=True)
     said = run_in(
         docker_engine, record.attributes["image_id"], "python", "-c", "import iniconfig as i; print(i.__file__)"
     )

@@ -15,7 +15,7 @@ from mlstack.drivers.docker.build_network import BuildNetwork
 from mlstack.drivers.docker.build_order import BuildOrder, Built
 from mlstack.drivers.docker.build_problems import build_failed, build_stopped
 from mlstack.drivers.docker.builders import Builder
-from mlstack.drivers.docker.engine import connect, engine_error, engine_unreachable
+from mlstack.drivers.docker.engine import connect, engine_error, engine_errors, engine_unreachable
 from mlstack.drivers.docker.engine_images import find_image
 from mlstack.graph.graph import ImagePlan
 
@@ -43,14 +43,12 @@ def why_not_classic(plan: ImagePlan, network: BuildNetwork, builder: Builder) ->
 
 def build_with_engine(order: BuildOrder) -> Built:
     """Build one image in the engine. Raises `MlstackError` with the decisive lines."""
-    from docker.errors import DockerException
-
     refused = why_not_classic(order.plan, order.network, order.builder)
     if refused is not None:
         raise MlstackError(refused)
     try:
         client = connect(order.builder.host, timeout=_LONGEST)
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(engine_unreachable(order.builder.host, error, address=order.plan.address)) from error
     lines: list[str] = []
     try:
@@ -61,7 +59,7 @@ def build_with_engine(order: BuildOrder) -> Built:
                 if order.stop.is_set():
                     raise MlstackError(build_stopped(order))
         found = find_image(client, order.plan.reference)
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(build_failed(order, [*lines, f"error: {engine_error(error)}"])) from error
     finally:
         client.close()

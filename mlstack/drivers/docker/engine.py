@@ -64,6 +64,14 @@ def connect(host: str | None, *, timeout: float = TIMEOUT) -> "DockerClient":
     return docker.DockerClient(base_url=place, timeout=timeout, use_ssh_client=place.startswith("ssh://"))
 
 
+def engine_errors() -> tuple[type[Exception], ...]:
+    """Return what the SDK raises when an engine refuses, is not there, or goes away in the middle of an answer."""
+    from docker.errors import DockerException
+    from urllib3.exceptions import HTTPError
+
+    return (DockerException, OSError, HTTPError)
+
+
 def _knock(host: str) -> None:
     """Raise `OSError` at once, with its plain reason, if nobody listens on a Unix socket."""
     if not host.startswith("unix://"):

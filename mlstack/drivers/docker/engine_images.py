@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.docker.build_problems import build_failed, push_failed
-from mlstack.drivers.docker.engine import connect, engine_error, engine_unreachable
+from mlstack.drivers.docker.engine import connect, engine_error, engine_errors, engine_unreachable
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -33,8 +33,6 @@ def have_image(client: "DockerClient", reference: str, *, say: Say) -> None:
 
     Raises `MlstackError` when it cannot be had.
     """
-    from docker.errors import DockerException
-
     try:
         if find_image(client, reference) is not None:
             return
@@ -45,23 +43,21 @@ def have_image(client: "DockerClient", reference: str, *, say: Say) -> None:
         for line in client.api.pull(repository, tag=digest, stream=True, decode=True):
             if "error" in line:
                 raise MlstackError(_lacking(reference, str(line["error"])))
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(_lacking(reference, engine_error(error))) from error
 
 
 def load_archive(archive: Path, order: "BuildOrder") -> str:
     """Lay an archive of one image into the engine under its name; return its ID. Raises `MlstackError`."""
-    from docker.errors import DockerException
-
     try:
         client = connect(order.builder.host, timeout=_LONGEST)
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(engine_unreachable(order.builder.host, error, address=order.plan.address)) from error
     try:
         with archive.open("rb") as file:
             said = list(client.api.load_image(file))
         found = find_image(client, order.plan.reference)
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(build_failed(order, [engine_error(error)])) from error
     finally:
         client.close()
@@ -72,8 +68,6 @@ def load_archive(archive: Path, order: "BuildOrder") -> str:
 
 def push_image(client: "DockerClient", order: "BuildOrder") -> str:
     """Push an image from the engine under its name; return the registry's digest. Raises `MlstackError`."""
-    from docker.errors import DockerException
-
     digest = None
     try:
         for line in client.api.push(order.plan.name, tag=order.plan.tag, stream=True, decode=True):
@@ -81,7 +75,7 @@ def push_image(client: "DockerClient", order: "BuildOrder") -> str:
             if "error" in line:
                 raise MlstackError(push_failed(order, order.network.hide(str(line["error"]))))
             digest = line.get("aux", {}).get("Digest") or digest
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(push_failed(order, engine_error(error))) from error
     if digest is None:
         raise MlstackError(push_failed(order, "the engine said no digest"))

@@ -16,7 +16,7 @@ from mlstack.drivers.docker.build_problems import registry_problem
 from mlstack.drivers.docker.builders import Builder, NoBuilder, find_builder
 from mlstack.drivers.docker.buildkit import build_with_buildkit
 from mlstack.drivers.docker.classic_builder import build_with_engine, why_not_classic
-from mlstack.drivers.docker.engine import connect, engine_error, engine_unreachable
+from mlstack.drivers.docker.engine import connect, engine_error, engine_errors, engine_unreachable
 from mlstack.drivers.docker.engine_images import find_image, have_image, push_image
 from mlstack.drivers.docker.image_place import ImagePlace, place_of
 from mlstack.drivers.docker.registry_client import RegistryClient, RegistryError, parse_image
@@ -178,14 +178,12 @@ class DockerImages:
 
     def _have(self, attributes: Mapping[str, Any], place: ImagePlace, plan: ImagePlan, say: Say) -> None:
         """See that the engines that need the image have it."""
-        from docker.errors import DockerException
-
         reference = reference_to_run(attributes)
         assert reference is not None  # noqa: S101 - it was built or found a moment ago
         for host in place.engines:
             try:
                 client = connect(host, timeout=_PULLS_WITHIN)
-            except (DockerException, OSError) as error:
+            except engine_errors() as error:
                 raise MlstackError(engine_unreachable(host, error, address=plan.address)) from error
             try:
                 have_image(client, reference, say=say)
@@ -216,11 +214,9 @@ def _build(order: BuildOrder) -> Built:
 
 
 def _push(order: BuildOrder) -> str:
-    from docker.errors import DockerException
-
     try:
         client = connect(order.builder.host, timeout=_PULLS_WITHIN)
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(engine_unreachable(order.builder.host, error, address=order.plan.address)) from error
     try:
         return push_image(client, order)
@@ -257,35 +253,29 @@ def _builder_or_problem(settings: Mapping[str, Any], address: Address) -> Builde
 
 
 def _reach(host: str | None, address: Address) -> None:
-    from docker.errors import DockerException
-
     try:
         client = connect(host, timeout=_ANSWERS_WITHIN)
         try:
             client.ping()
         finally:
             client.close()
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(engine_unreachable(host, error, address=address)) from error
 
 
 def _in_engine(host: str | None, reference: str) -> Observation:
-    from docker.errors import DockerException
-
     try:
         client = connect(host, timeout=_ANSWERS_WITHIN)
         try:
             found = find_image(client, reference)
         finally:
             client.close()
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         return NotChecked(reason=engine_error(error))
     return Present() if found is not None else Absent(reason="the Docker engine does not have it any more")
 
 
 def _ask_engine(place: ImagePlace, plan: ImagePlan) -> str | None:
-    from docker.errors import DockerException
-
     host = place.engines[0] if place.engines else None
     try:
         client = connect(host, timeout=_ANSWERS_WITHIN)
@@ -293,7 +283,7 @@ def _ask_engine(place: ImagePlace, plan: ImagePlan) -> str | None:
             return find_image(client, plan.reference)
         finally:
             client.close()
-    except (DockerException, OSError) as error:
+    except engine_errors() as error:
         raise MlstackError(engine_unreachable(host, error, address=plan.address)) from error
 
 

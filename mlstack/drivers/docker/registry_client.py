@@ -84,8 +84,15 @@ class RegistryClient:
         self.registry = registry
         self._session: Session = requests.Session()
         self._session.verify = _certificates()
-        retry = Retry(attempts - 1, status_forcelist=_AGAIN, backoff_factor=0.5, allowed_methods=None,
-                      raise_on_status=False, redirect=0)  # fmt: skip
+        retry = Retry(
+            attempts - 1,
+            read=False,  # who waited in vain once has waited long enough
+            status_forcelist=_AGAIN,
+            backoff_factor=0.5,
+            allowed_methods=None,
+            raise_on_status=False,
+            redirect=5,
+        )
         for scheme in ("https://", "http://"):
             self._session.mount(scheme, HTTPAdapter(max_retries=retry))
         self._login = _login_for(registry)
@@ -150,7 +157,7 @@ class RegistryClient:
     def _send(self, method: str, path: str, headers: Mapping[str, str], *, auth: Any = None) -> "Response":
         import requests
 
-        last: Exception | None = None
+        first: Exception | None = None
         for base in [self._base] if self._base else self._bases():
             try:
                 answer = self._session.request(
@@ -161,11 +168,14 @@ class RegistryClient:
                     timeout=TIMEOUT,
                 )
             except requests.RequestException as error:
-                last = error
+                first = first or error
+                if isinstance(error, requests.ReadTimeout):
+                    break
                 continue
             self._base = base
             return answer
-        raise RegistryError(self.registry, _shortest(last), has_login=self._login is not None) from last
+        reason = f"no answer within {TIMEOUT[1]:.0f} s" if isinstance(first, requests.Timeout) else _shortest(first)
+        raise RegistryError(self.registry, reason, has_login=self._login is not None) from first
 
     def _bases(self) -> list[str]:
         """Return where it may listen: registries of this machine need no encryption, as for Docker."""
