@@ -40,40 +40,44 @@ class BuildNetwork(msgspec.Struct, frozen=True, kw_only=True):
         """Return what a build says, without logins."""
         secret = [self.index] if self.index is not None and self.index_has_login else []
         if secret and (login := _LOGIN.search(secret[0])) is not None:
-            secret += [part for part in login[0].removesuffix("@").split(":") if part]
+            user, _, password = login[0].removesuffix("@").partition(":")
+            secret.append(password or user)
         return _LOGIN.sub("***@", Masker(secret).text(text))
 
 
-def network_of(settings: Mapping[str, Any], *, root: Path, address: Address) -> BuildNetwork:
+def network_of(settings: Mapping[str, Any], *, root: Path | None, address: Address) -> BuildNetwork:
     """Return what the settings of a pool say, and where they are silent, what the caller's own tools would use.
 
-    `ca_bundle: false` and `index_url: false` hand nothing on. Raises `MlstackError` for what cannot be had.
+    Without a `root`, what lies in the project is taken to be there. `ca_bundle: false` and `index_url: false` hand
+    nothing on. Raises `MlstackError` for what cannot be had.
     """
     return BuildNetwork(
         ca=_ca(settings.get("ca_bundle"), root, address), index=_index(settings.get("index_url"), root, address)
     )
 
 
-def _ca(setting: Any, root: Path, address: Address) -> Path | None:
+def _ca(setting: Any, root: Path | None, address: Address) -> Path | None:
     if setting is False:
         return None
     if setting is not None:
-        path = root / Path(str(setting)).expanduser()
-        if not path.is_file():
+        path = (root or Path()) / Path(str(setting)).expanduser()
+        if not path.is_file() and (root is not None or path.is_absolute()):
             raise MlstackError(_unusable("ca_bundle", f"{setting} is no file", address))
         return path
     named = next((os.environ[name] for name in _CA_VARIABLES if os.environ.get(name)), None)
     return Path(named) if named is not None and Path(named).is_file() else None
 
 
-def _index(setting: Any, root: Path, address: Address) -> str | None:
+def _index(setting: Any, root: Path | None, address: Address) -> str | None:
     if setting is False:
         return None
     if isinstance(setting, Mapping):
         reference = setting.get("secret")
         if not isinstance(reference, str) or len(setting) != 1:
             raise MlstackError(_unusable("index_url", "a secret is written {secret: env://NAME}", address))
-        found = resolve_secrets({"index_url": SecretRef(reference)}, address=address, root=root, environment=os.environ)
+        found = resolve_secrets(
+            {"index_url": SecretRef(reference)}, address=address, root=root or Path(), environment=os.environ
+        )
         return found.reveal()["index_url"]
     if setting is not None:
         return str(setting)

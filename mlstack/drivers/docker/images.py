@@ -3,7 +3,6 @@
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -29,7 +28,6 @@ from mlstack.state.state import Record
 
 _ANSWERS_WITHIN = 20.0
 _PULLS_WITHIN = 1800.0
-_HERE = Path()
 _REUSED = "found by its tag"
 _DECIDES = ("PATH", "DOCKER_HOST", "DOCKER_CONFIG", "DOCKER_CONTEXT", "BUILDKIT_HOST", "BUILDX_BUILDER", "HOME")
 
@@ -68,14 +66,14 @@ class DockerImages:
         plan = graph.images[resource.address]
         return {"tag": plan.tag, "reference": plan.reference, "platform": plan.platform}
 
-    def preflight(self, rows: Sequence[Change], graph: ResourceGraph, *, root: Path = _HERE) -> list[Diagnostic]:
+    def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> list[Diagnostic]:
         """Say everything that stands in the way of building and pushing these images. Nothing is changed."""
         found: list[Diagnostic] = []
         pushed: set[str] = set()
         for plan in (graph.images[row.address] for row in rows if row.address in graph.images):
             place = place_of(plan, graph)
             try:
-                self._check(plan, place, root, pushed=pushed)
+                self._check(plan, place, pushed=pushed)
             except MlstackError as error:
                 found += error.diagnostics
         return list({(each.code, each.detail): each for each in found}.values())
@@ -156,14 +154,14 @@ class DockerImages:
             fresh=fresh,
         )
 
-    def _check(self, plan: ImagePlan, place: ImagePlace, root: Path, *, pushed: set[str]) -> None:
+    def _check(self, plan: ImagePlan, place: ImagePlace, *, pushed: set[str]) -> None:
         if (problem := place.check(plan)) is not None:
             raise MlstackError(problem)
         for host in place.engines:
             _reach(host, plan.address)
         if self._find(plan, place) is not None:
             return
-        network = network_of(place.settings, root=root, address=plan.address)
+        network = network_of(place.settings, root=None, address=plan.address)
         builder = _builder_or_problem(place.settings, plan.address)
         if (problem := why_not_classic(plan, network, builder)) is not None:
             raise MlstackError(problem)
