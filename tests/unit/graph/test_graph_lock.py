@@ -172,7 +172,7 @@ def details(wanted: ProjectLock, recorded: ProjectLock | None) -> list[str]:
 
 def test_what_is_out_of_date_is_told() -> None:
     assert check_lock(desired(LOCK), LOCK) == ()
-    assert details(desired(LOCK), None) == ["lock-missing Nothing pins sources and Python environments."]
+    assert details(desired(LOCK), None) == ["lock-missing Nothing pins sources, Python environments and base images."]
     assert check_lock(ProjectLock(project="p"), None) == ()
     assert details(desired(None), ProjectLock(project="p")) == [
         "lock-out-of-date The source of datasets.wine is not pinned.",
