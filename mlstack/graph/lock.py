@@ -210,7 +210,8 @@ def check_lock(desired: ProjectLock, recorded: ProjectLock | None) -> tuple[Diag
     if recorded is None:
         if not desired.sources and not desired.environments and not desired.images:
             return ()
-        return (_stale("lock-missing", f"There is no {LOCK_FILE}", "Nothing pins sources, Python environments and base images."),)
+        detail = "Nothing pins sources, Python environments and base images."
+        return (_stale("lock-missing", f"There is no {LOCK_FILE}", detail),)
     found: list[Diagnostic] = []
     for address, pin in sorted(desired.sources.items()):
         old = recorded.sources.get(address)
