@@ -6,24 +6,24 @@ from typing import Annotated
 import typer
 
 from mlstack.cli import options
+from mlstack.cli.approval import Approval
 from mlstack.cli.carry_out import (
     DEFAULT_PARALLELISM,
     Order,
     carry_out,
-    confirm,
     locked,
     refuse_errored,
     refuse_unready,
     show_before,
 )
-from mlstack.cli.plan import build_scope
+from mlstack.cli.plan import build_scope, results_due
 from mlstack.cli.project import Planned, Project, make_plan, open_project
 from mlstack.cli.results import keep_results
-from mlstack.cli.settings import settings_of
+from mlstack.cli.settings import Settings, settings_of
 from mlstack.cli.share import share_results
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.dvc.settings import require_initialised
-from mlstack.planner.plan import Plan
+from mlstack.planner.plan import Plan, Scope
 
 PlanFileArgument = Annotated[
     Path | None, typer.Argument(metavar="[PLANFILE]", help="A plan saved by `mlstack plan --out`.")
@@ -49,6 +49,7 @@ def apply(
     because: options.Remark = "",
     push: options.Push = None,
     pull: options.Pull = None,
+    approved: options.Approved = "",
     yes: options.Yes = False,
 ) -> int:
     """Make it so: carry out the plan.
@@ -70,25 +71,29 @@ def apply(
                 project, target=target, exclude=exclude, replace=replace, refresh=refresh, refresh_only=refresh_only
             )
         )
-        planned = make_plan(project, scope, locked=settings.ci if locked_ is None else locked_)
-        _refuse(saved, project, planned)
-        show_before(settings, planned)
-        refuse_unready(settings, project, planned)
-        if planned.plan.steps and saved is None:
-            confirm(settings, "Do you want mlstack to carry this out?", yes=yes)
+        planned = _plan(settings, project, scope, saved, locked=settings.ci if locked_ is None else locked_)
+        how = Approval(yes=yes, digest=approved, is_saved=saved is not None).obtain(
+            settings, project.spec, planned.plan
+        )
         operation, most = "destroy" if scope.destroy else "apply", parallelism or DEFAULT_PARALLELISM
-        order = Order(operation=operation, parallelism=most, json_into=json_into, because=because, push=push)
+        order = Order(
+            operation=operation, parallelism=most, json_into=json_into, because=because, push=push, approval=how
+        )
         code = carry_out(settings, project, planned, lock=lock, order=order)
         code = share_results(settings, project, planned, code=code, push=push, pull=pull)
-        keep_results(project, commit=commit and code == ExitCode.OK, operation="mlstack apply")
+        keep_results(project, planned.plan, commit=commit and code == ExitCode.OK, operation="mlstack apply")
         return code
 
 
-def _refuse(saved: Plan | None, project: Project, planned: Planned) -> None:
-    """Raise for a plan that is not the saved one, that is wrong, or that may not be applied from here."""
+def _plan(settings: Settings, project: Project, scope: Scope, saved: Plan | None, *, locked: bool) -> Planned:
+    """Plan, show it, and refuse what must not be applied."""
+    planned = make_plan(project, scope, locked=locked, results_due=results_due(settings))
     _check_fresh(saved, planned.plan)
     refuse_errored(planned)
     _check_clean(project, planned.plan)
+    show_before(settings, planned)
+    refuse_unready(settings, project, planned)
+    return planned
 
 
 def _check_clean(project: Project, plan: Plan) -> None:

@@ -34,7 +34,7 @@ _RUNS_KEPT = 10
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """How a plan is to be carried out; `because` is what the person says about it, for history and provenance.
 
-    `push` False: nothing goes to the remote.
+    `approval` says how it was agreed to, for the history. `push` False: nothing goes to the remote.
     """
 
     operation: str
@@ -42,6 +42,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     json_into: Path | None = None
     because: str = ""
     push: bool | None = None
+    approval: str = ""
 
 
 @contextmanager
@@ -114,7 +115,9 @@ def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: E
 
 def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order) -> int:
     """Carry out the work and show its events as they come."""
-    who = Who(name=person(), host=host_name(), operation=order.operation, because=order.because)
+    who = Who(
+        name=person(), host=host_name(), operation=order.operation, because=order.because, approval=order.approval
+    )
     with ExitStack() as around:
         show = around.enter_context(event_renderer(settings, work.plan))
         copy = around.enter_context(json_copy(order.json_into, work.plan)) if order.json_into else None

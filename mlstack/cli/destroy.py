@@ -3,11 +3,11 @@
 import typer
 
 from mlstack.cli import options
+from mlstack.cli.approval import Approval
 from mlstack.cli.carry_out import (
     DEFAULT_PARALLELISM,
     Order,
     carry_out,
-    confirm,
     locked,
     refuse_errored,
     refuse_unready,
@@ -24,6 +24,7 @@ def destroy(
     target: options.Targets = None,
     parallelism: options.Parallelism = None,
     lock_timeout: options.LockTimeout = "0s",
+    approved: options.Approved = "",
     yes: options.Yes = False,
 ) -> int:
     """Take down what apply has made.
@@ -44,6 +45,7 @@ def destroy(
                 say("Nothing to destroy.")
             return 0
         refuse_unready(settings, project, planned)
-        confirm(settings, "Do you really want to take all of this down?", yes=yes)
-        order = Order(operation="destroy", parallelism=parallelism or DEFAULT_PARALLELISM)
+        approval = Approval(yes=yes, digest=approved)
+        how = approval.obtain(settings, project.spec, planned.plan, "Do you really want to take all of this down?")
+        order = Order(operation="destroy", parallelism=parallelism or DEFAULT_PARALLELISM, approval=how)
         return carry_out(settings, project, planned, lock=lock, order=order)

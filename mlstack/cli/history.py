@@ -23,6 +23,14 @@ Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="S
 _TONES: dict[str, Tone] = {"done": "add", "failed": "error", "interrupted": "warning"}
 
 
+_APPROVALS = {
+    "typed": "yes, typed on a terminal",
+    "yes": "not asked for (--yes)",
+    "plan file": "a saved plan was handed over",
+    "digest": "by its digest (--approved)",
+}
+
+
 def history(context: typer.Context, record: Id = None, limit: Limit = 20) -> int:
     """List what was applied, when, by whom, and how it went; newest first."""
     settings = settings_of(context)
@@ -103,6 +111,8 @@ def _details(record: HistoryRecord, settings: Settings) -> str:
         ("serial", f"{record.serial_before} -> {record.serial_after}"),
         ("mlstack", record.mlstack_version),
     ]
+    if record.approval:
+        pairs.append(("approved", _APPROVALS.get(record.approval, record.approval)))
     if record.because:
         pairs.append(("because", record.because))
     text = render_pairs(pairs, style=settings.out)

@@ -53,6 +53,9 @@ LockTimeout = Annotated[
     str, typer.Option("--lock-timeout", metavar="DURATION", help="Wait this long for the lock, as in 30s or 5m.")
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Approved = Annotated[
+    str, typer.Option("--approved", metavar="DIGEST", help="Go on only with the plan of this digest, without asking.")
+]
 Locked = Annotated[
     bool | None,
     typer.Option("--locked/--no-locked", help="Refuse when mlstack.lock is out of date.  [default: on in CI]"),

@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from mlstack.cli import options
-from mlstack.cli.console import report, say, say_json
+from mlstack.cli.console import note, report, say, say_json
 from mlstack.cli.project import Project, make_plan, open_project
 from mlstack.cli.settings import Settings, settings_of
-from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, Severity
 from mlstack.drivers.read import undeclared
 from mlstack.planner.plan import Plan, Scope
 from mlstack.planner.scope import expand_addresses
@@ -53,8 +53,12 @@ def plan(
         refresh=refresh,
         refresh_only=refresh_only,
     )
-    made = make_plan(project, scope, locked=settings.ci if locked is None else locked).plan
+    made = make_plan(
+        project, scope, locked=settings.ci if locked is None else locked, results_due=results_due(settings)
+    ).plan
     show_plan(settings, made, full=full)
+    if project.spec.require_approval and made.pending and not made.errored:
+        note(f"\nThis environment needs an approval. The digest of this plan:\n\n    {made.digest}")
     write_copies(made, json_into=json_into, markdown_into=markdown_into)
     if made.errored:
         return ExitCode.ERROR
@@ -63,6 +67,11 @@ def plan(
 
         save_plan(made, out)
     return ExitCode.CHANGES if detailed_exitcode and made.pending else ExitCode.OK
+
+
+def results_due(settings: Settings) -> Severity:
+    """Return how bad it is that a stage runs on the default branch: in CI nobody would commit its results."""
+    return Severity.ERROR if settings.ci else Severity.WARNING
 
 
 def build_scope(

@@ -12,7 +12,8 @@ from mlstack.drivers.base import Readings
 from mlstack.drivers.read import read_world
 from mlstack.drivers.registry import DRIVERS, check_targets, driver_for, load_driver, look_at_image, pool_of
 from mlstack.drivers.shared import check_shared_models
-from mlstack.gitops.facts import read_git_facts
+from mlstack.gitops.facts import GitFacts, read_git_facts
+from mlstack.gitops.merged_branch import merged_branch
 from mlstack.gitops.own_folder import check_own_folder
 from mlstack.graph.change import Action
 from mlstack.graph.digest_sources import digest_sources
@@ -22,6 +23,7 @@ from mlstack.graph.resolve import resolve
 from mlstack.planner.build_plan import Circumstances, build_plan
 from mlstack.planner.diff import Diffed, diff
 from mlstack.planner.plan import Plan, Scope
+from mlstack.planner.policy import results_missing, without_results
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.load import find_file, load_spec
 from mlstack.spec.spec import Endpoint, Spec, Stage
@@ -90,8 +92,12 @@ def open_project(
     return Project(root=root, spec=spec, graph=graph, backend=backend, diagnostics=sources.diagnostics)
 
 
-def make_plan(project: Project, scope: Scope, *, locked: bool = False) -> Planned:
-    """Read the world and plan. Problems that make the plan one that must not be applied are in `plan.diagnostics`."""
+def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_due: Severity | None = None) -> Planned:
+    """Read the world and plan. Problems that make the plan one that must not be applied are in `plan.diagnostics`.
+
+    `results_due` says how bad it is when a stage would run whose results should have come with the pull request; None:
+    nobody asks.
+    """
     graph = project.graph
     reader = project.reader()
     prior = reader.state()
@@ -127,6 +133,7 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False) -> Planne
             *readings.diagnostics,
             *diffed.diagnostics,
             *_check_rows(diffed, graph),
+            *_check_results(project, diffed, facts, severity=results_due),
             *check_shared_models(graph, diffed.changes, diffed.versions, root=project.root, refresh=scope.refresh),
         ],
     )
@@ -152,6 +159,18 @@ def _check_locked(project: Project, *, locked: bool) -> Sequence[Diagnostic]:
     if not locked:
         return ()
     return check_lock(desired_lock(project.graph, recorded), recorded)
+
+
+def _check_results(
+    project: Project, diffed: Diffed, facts: GitFacts | None, *, severity: Severity | None
+) -> Sequence[Diagnostic]:
+    """Hold a plan on the default branch against `results: in-pull-request`. Git is asked only if something runs."""
+    spec = project.spec
+    if severity is None or facts is None or spec.results != "in-pull-request" or spec.profile is not None:
+        return ()
+    running = without_results(diffed.changes, project.graph)
+    branch = merged_branch(facts) if running else None
+    return (results_missing(running, branch=branch, severity=severity),) if branch is not None else ()
 
 
 def _in_flight(reader: RecordedState) -> tuple[str, ...]:

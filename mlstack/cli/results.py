@@ -4,18 +4,23 @@ from posixpath import relpath
 
 from mlstack.cli.console import note
 from mlstack.cli.project import Project
+from mlstack.drivers.dvc.datasets import dataset_file
 from mlstack.drivers.dvc.settings import find_top
 from mlstack.gitops.commit import commit_paths, uncommitted
 from mlstack.graph.graph import GENERATED_PARAMS
 from mlstack.graph.lock import LOCK_FILE
+from mlstack.planner.plan import Plan
+from mlstack.spec.address import Kind
 from mlstack.spec.spec import Dataset, Stage
 
 _MOST_NAMED = 6
 
 
-def keep_results(project: Project, *, commit: bool, operation: str) -> None:
-    """Commit what apply has recorded, or remind that it wants to be committed."""
-    waiting = uncommitted(project.root, record_paths(project))
+def keep_results(project: Project, plan: Plan | None = None, *, commit: bool, operation: str) -> None:
+    """Commit what apply has recorded, or remind that it wants to be committed. `plan` is what it has carried out."""
+    forgotten = [change.before for change in (plan.changes if plan else ()) if change.kind is Kind.DATASET]
+    removed = [dataset_file(str(before["path"])) for before in forgotten if before]
+    waiting = uncommitted(project.root, record_paths(project), removed=removed)
     if not waiting:
         return
     if commit:

@@ -79,11 +79,15 @@ class StageReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DatasetReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What DVC has recorded for a dataset (`.dvc` file), from which source, and whether it can be had by hash."""
+    """What DVC has recorded for a dataset (`.dvc` file), from which source, and whether it can be had by hash.
+
+    `path` is only said of one that is not declared any more.
+    """
 
     recorded: FileDigest | None = None
     source: str | None = None
     content: Observation = Present()
+    path: str = ""
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
+from mlstack.drivers.dvc.orphans import forget_dataset
 from mlstack.drivers.dvc.store import DvcResults
 from mlstack.drivers.local.admission import StageAdmission
 from mlstack.drivers.local.capacity import resources_of
@@ -40,6 +41,10 @@ class LocalHands:
         self._graph, self._root, self._store = graph, root, store
         self._hashes = HashCache(cache / "digests")
         self._runners: dict[str, SupportsRun] = {}
+
+    def forget_dataset(self, address: Address, path: str) -> None:
+        """Drop the record of a dataset that is not declared any more; its data stays."""
+        forget_dataset(self._root, address, path)
 
     def runner(self, stage: Stage) -> SupportsRun:
         """Return what runs this stage; one for each target."""

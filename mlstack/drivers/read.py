@@ -5,6 +5,7 @@ from pathlib import Path
 
 from mlstack.drivers.base import Absent, NotChecked, Observation, Readings
 from mlstack.drivers.dvc.definitions import Definitions
+from mlstack.drivers.dvc.orphans import orphan_datasets
 from mlstack.drivers.dvc.read import read_results
 from mlstack.drivers.open_runs import open_runs
 from mlstack.drivers.registry import driver_named
@@ -44,6 +45,7 @@ def undeclared(
     """Return what is recorded or runs, sorted, although the file does not declare it any more."""
     found = {*(prior.resources if prior else ()), *open_runs(reader.runs())}
     found |= Definitions(graph, root, cache_folder=cache_folder).orphans.keys()
+    found |= orphan_datasets(graph, root=root, cache_folder=cache_folder).keys()
     return tuple(sorted(found - graph.resources.keys()))
 
 

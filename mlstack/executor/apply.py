@@ -39,6 +39,7 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     operation: str = "apply"
     because: str = ""
+    approval: str = ""
 
 
 def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event], None]) -> ApplyResult:
@@ -126,6 +127,7 @@ def _add_history(
             steps=results,
             versions={Address(name): version for name, version in work.versions().items()},
             because=who.because,
+            approval=who.approval,
         )
     )
 

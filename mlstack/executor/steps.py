@@ -48,8 +48,8 @@ def carry_out(work: Work, step: Step) -> Finished:
 def _by_kind(work: Work, change: Change) -> Outcome:
     if change.action is Action.DELETE:
         return _delete(work, change)
-    if change.action is Action.FORGET and change.kind in (Kind.ENDPOINT, Kind.IMAGE):
-        return Outcome(removed=True, detail="forgotten")
+    if change.action is Action.FORGET and change.kind is not Kind.STAGE:
+        return _forget(work, change)
     resource = work.graph.resources.get(change.address)
     match change.kind:
         case Kind.DATASET if isinstance(resource, Dataset):
@@ -284,6 +284,13 @@ def _have_models(work: Work, change: Change, endpoint: Endpoint) -> None:
     work.hands.results.obtain(served, say=say)
     if why_shared(work.graph):
         work.hands.results.publish(served, say=say)
+
+
+def _forget(work: Work, change: Change) -> Outcome:
+    if change.kind is not Kind.DATASET:
+        return Outcome(removed=True)
+    work.hands.forget_dataset(change.address, str((change.before or {}).get("path", "")))
+    return Outcome(detail="its data stays where it is")
 
 
 def _delete(work: Work, change: Change) -> Outcome:

@@ -71,6 +71,10 @@ class Hands(Protocol):
         """What lets stages begin within the limits of their pools."""
         ...
 
+    def forget_dataset(self, address: Address, path: str) -> None:
+        """Drop the record of a dataset that is not declared any more; its data stays."""
+        ...
+
     def runner(self, stage: Stage) -> SupportsRun:
         """Return what runs this stage."""
         ...

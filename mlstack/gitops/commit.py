@@ -11,14 +11,18 @@ _PER_CALL = 500
 """Paths a call: a command line has a limit."""
 
 
-def uncommitted(root: Path, paths: Sequence[str]) -> tuple[str, ...]:
-    """Return those of `paths` (relative to `root`) that exist and differ from the last commit."""
+def uncommitted(root: Path, paths: Sequence[str], *, removed: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return those of `paths` (relative to `root`) that exist and differ from the last commit.
+
+    `removed` were taken away: those that the last commit still has are returned too.
+    """
     facts = read_git_facts(root)
     if facts is None:
         return ()
     whole = tuple(path for path in facts.dirty if path.endswith("/"))
     changed = set(facts.dirty)
-    return tuple(path for path in paths if (path in changed or path.startswith(whole)) and (root / path).is_file())
+    there = (path for path in paths if (path in changed or path.startswith(whole)) and (root / path).is_file())
+    return (*there, *(path for path in removed if path in changed and not (root / path).exists()))
 
 
 def commit_paths(root: Path, paths: Sequence[str], *, message: str) -> str:

@@ -47,10 +47,10 @@ def read_git_facts(root: Path) -> GitFacts | None:
     Raises `MlstackError` for a repository that git refuses to read, that has no working tree, or whose git is missing.
     """
     try:
-        place = _git(root, "rev-parse", "--is-bare-repository", "--is-shallow-repository", "--show-toplevel")
+        place = git_says(root, "rev-parse", "--is-bare-repository", "--is-shallow-repository", "--show-toplevel")
         if place is None:
             return None
-        status = _git(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
+        status = git_says(root, "status", "--porcelain=v2", "--branch", "-z", "--untracked-files=normal")
     except FileNotFoundError:
         if not any((folder / ".git").exists() for folder in (root, *root.absolute().parents)):
             return None
@@ -69,8 +69,8 @@ def read_git_facts(root: Path) -> GitFacts | None:
     return _parse_status(status, top=Path(top), root=root, shallow=shallow == "true")
 
 
-def _git(root: Path, *arguments: str) -> bytes | None:
-    """Return what git writes; None outside of a repository."""
+def git_says(root: Path, *arguments: str) -> bytes | None:
+    """Return what git writes; None outside of a repository. Raises `MlstackError` when it refuses or hangs."""
     try:
         done = subprocess.run(
             ["git", *arguments],

@@ -35,6 +35,20 @@ def count_tracked(root: Path, paths: Sequence[str]) -> tuple[dict[str, int], Dia
     return counts, None
 
 
+def tracked_by_suffix(root: Path, suffix: str) -> tuple[str, ...]:
+    """Return the tracked files below `root` that end so, sorted; none outside of a repository or when Git refuses."""
+    if not any(os.path.lexists(folder / ".git") for folder in (root, *root.parents)):
+        return ()
+    import subprocess
+
+    command = ["git", "ls-files", "-z", "--", f":(glob)**/*{suffix}"]
+    try:
+        done = subprocess.run(command, cwd=root, capture_output=True, check=False, env=safe_environment())
+    except OSError:
+        return ()
+    return tuple(sorted(filter(None, done.stdout.decode(errors="surrogateescape").split("\0"))))
+
+
 def _count(files: Sequence[str], wanted: set[str], counts: dict[str, int]) -> None:
     for file in filter(None, files):
         path = file

@@ -1,6 +1,6 @@
 """From changes to a plan: the order of the steps, safety, and the digest that an approval is bound to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -73,28 +73,43 @@ def order_steps(changes: Sequence[Change], graph: ResourceGraph) -> tuple[Step, 
     gone = [address for address in pending if address not in graph.resources]
     steps = [Step(address=address, action=pending[address].action) for address in sorted(gone)]
     waits_for: dict[Address, frozenset[Address]] = {}
+    ordered: dict[frozenset[Address], tuple[Address, ...]] = {}
     for address in graph.order:
-        nearest: set[Address] = set()
-        for need in graph.needs.get(address, ()):
-            nearest |= {need} if need in pending else waits_for.get(need, frozenset())
-        waits_for[address] = frozenset(nearest)
-        if address in pending:
-            steps.append(Step(address=address, action=pending[address].action, needs=tuple(sorted(nearest))))
+        needs = graph.needs.get(address, ())
+        nearest = _union(
+            frozenset(need for need in needs if need in pending),
+            (waits_for[need] for need in needs if need in waits_for),
+        )
+        if address not in pending:
+            waits_for[address] = nearest  # what needs this one waits for what this one would wait for
+            continue
+        if nearest not in ordered:
+            ordered[nearest] = tuple(sorted(nearest))
+        steps.append(Step(address=address, action=pending[address].action, needs=ordered[nearest]))
     return tuple(steps)
+
+
+def _union(own: frozenset[Address], others: Iterable[frozenset[Address]]) -> frozenset[Address]:
+    """Return the union: where it is one of the sets, that very one, so that a chain shares it and stays linear."""
+    widest = own
+    for other in others:
+        if other is not widest and not other <= widest:
+            widest = other if widest <= other else widest | other
+    return widest
 
 
 def for_a_try(plan: Plan, graph: ResourceGraph) -> Plan:
     """Return the plan without what would only be recorded: a try writes neither `dvc.yaml` nor `dvc.lock`."""
     changes = tuple(
         msgspec.structs.replace(change, action=Action.NO_OP)
-        if change.kind is Kind.STAGE and change.action in _ONLY_RECORDED
+        if change.action is Action.FORGET or (change.kind is Kind.STAGE and change.action in _ONLY_RECORDED)
         else change
         for change in plan.changes
     )
     return msgspec.structs.replace(plan, changes=changes, steps=order_steps(changes, graph))
 
 
-_ONLY_RECORDED = frozenset({Action.UPDATE, Action.MOVE, Action.ACCEPT, Action.FORGET})
+_ONLY_RECORDED = frozenset({Action.UPDATE, Action.MOVE, Action.ACCEPT})
 
 
 def digest_of(diffed: Diffed, graph: ResourceGraph, *, scope: Scope, prior_versions: dict[Address, int]) -> str:

@@ -1,10 +1,10 @@
-"""What is recorded and not declared any more: stages are forgotten, their runs cancelled, endpoints destroyed."""
+"""What is recorded and not declared any more: stages and datasets are forgotten, endpoints destroyed."""
 
 from collections.abc import Collection, Iterator, Mapping
 
 from mlstack.diagnostics import Diagnostic, Severity
-from mlstack.drivers.base import Readings
-from mlstack.graph.change import Action, Change, Reason, ReasonCode
+from mlstack.drivers.base import DatasetReading, Readings
+from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.planner.images import forget_image
 from mlstack.planner.plan import Scope
 from mlstack.planner.resources import delete_row
@@ -36,6 +36,10 @@ def removed_rows(
             address: Change(address=address, kind=Kind.STAGE, action=Action.FORGET, reasons=(reason,))
             for address in filter(is_meant, readings.stages)
         }
+        rows |= {
+            address: _forget_dataset(address, readings.datasets[address], reason)
+            for address in filter(is_meant, readings.datasets)
+        }
     records = prior.resources if prior else {}
     return rows | {
         address: forget_image(address, records[address], code)
@@ -43,6 +47,19 @@ def removed_rows(
         else delete_row(records[address], code)
         for address in filter(is_meant, records)
     }
+
+
+def _forget_dataset(address: Address, reading: DatasetReading, reason: Reason) -> Change:
+    """Its `.dvc` file and its pin go; the data stays where it is."""
+    version = reading.recorded.md5 if reading.recorded is not None else None
+    return Change(
+        address=address,
+        kind=Kind.DATASET,
+        action=Action.FORGET,
+        reasons=(reason,),
+        fields=(FieldDiff(path="version", before=version),),
+        before={"path": reading.path, "version": version},
+    )
 
 
 def hint_renames(

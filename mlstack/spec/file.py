@@ -189,7 +189,7 @@ class EnvironmentModel(Strict):
     registry: Text | None = Field(None, description="Where the images of this environment go.")
     require_clean: bool = Field(default=False, description="Refuse to apply with uncommitted changes.")
     require_approval: bool = Field(
-        default=False, description="Refuse to apply what was not approved in a pull request."
+        default=False, description="Refuse --yes: only a typed yes, a saved plan or `--approved DIGEST` is an approval."
     )
     targets: _Settings | None = Field(None, description="Settings of targets, merged over the file's.")
     compute: dict[Name, EnvironmentPool | None] | None = Field(

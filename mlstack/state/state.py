@@ -111,7 +111,10 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One apply, accept or destroy. Never rewritten. Times are ISO 8601 in UTC."""
+    """One apply, accept or destroy. Never rewritten. Times are ISO 8601 in UTC.
+
+    `approval` says how the plan was agreed to: "typed", "yes" (not asked), "plan file" or "digest".
+    """
 
     id: str
     operation: str
@@ -129,6 +132,7 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[StepResult, ...] = ()
     versions: dict[Address, str] = {}
     because: str = ""
+    approval: str = ""
 
 
 class LockRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -66,6 +66,9 @@ class FakeWorld:
             digest = desired or recorded
             if digest is not None:
                 known[dataset.path] = digest
+        for address in self.datasets.keys() - graph.resources.keys():
+            recorded, source = self.datasets[address]
+            datasets[address] = DatasetReading(recorded=recorded, source=source, path=f"of {address}")
         stages = {}
         for address in graph.order:
             if address in graph.stages:
@@ -305,6 +308,10 @@ class FakeHands:
         self.world, self.graph, self.root = world, graph, root
         self.results = FakeResults(world, graph)
         self.admission = FreeAdmission()
+
+    def forget_dataset(self, address: Address, path: str) -> None:
+        del path
+        self.world.datasets.pop(address, None)
 
     def runner(self, stage: Stage) -> FakeRunner:
         del stage

@@ -14,6 +14,7 @@ from mlstack.drivers.dvc.entries import RecordedStage, run_cache_key
 from mlstack.drivers.dvc.lockfile import LockFile, read_lock
 from mlstack.drivers.dvc.metrics import MetricsReader
 from mlstack.drivers.dvc.objects import Objects, is_executable, is_same_key
+from mlstack.drivers.dvc.orphans import orphan_datasets
 from mlstack.drivers.dvc.presence import NOWHERE, Elsewhere, ask_remote
 from mlstack.drivers.dvc.settings import DvcSettings, read_settings
 from mlstack.graph.digest import Digester
@@ -26,7 +27,7 @@ from mlstack.state.state import Entry
 
 
 class ResultReadings(NamedTuple):
-    """What `read_results` found. `stages` also holds stages that mlstack defined and the graph has no more."""
+    """What `read_results` found. `stages` and `datasets` also hold what mlstack wrote and the graph has no more."""
 
     stages: dict[Address, StageReading]
     datasets: dict[Address, DatasetReading]
@@ -179,6 +180,9 @@ class _Reader:
                 self._read_dataset(resource)
             elif address in self._graph.stages:
                 self._read_stage(self._graph.stages[address], pending.get(address))
+        orphans = orphan_datasets(self._graph, root=self._root, cache_folder=self._cache_folder)
+        for address, (path, dataset) in orphans.items():
+            self.datasets[address] = DatasetReading(recorded=dataset.digest, source=dataset.source, path=path)
         for address, place in self._definitions.orphans.items():
             found = self._lock(place.directory).stages.get(place.name)
             recorded = found.entry if found else None
