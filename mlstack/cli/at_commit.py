@@ -24,7 +24,7 @@ from mlstack.graph.digest_sources import digest_sources
 from mlstack.graph.graph import LockEntry, ResourceGraph
 from mlstack.graph.resolve import resolve
 from mlstack.graph.sources import FileDigest
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind
 from mlstack.spec.load import find_file
 from mlstack.spec.spec import Dataset
 from mlstack.state.environment_folder import OWN_FOLDER, backend_for
@@ -116,9 +116,28 @@ def _outside(graph: ResourceGraph, stages: Collection[Address]) -> Iterable[tupl
                 yield dep.producer, dep.path
 
 
+def restore_all(opened: CommitProject, addresses: Collection[Address] | None) -> None:
+    """Put what the commit recorded of these stages and all they need (None: everything) into the checkout.
+
+    What cannot be had is said; the rest is there.
+    """
+    from mlstack.drivers.dvc.contents import recorded_contents
+    from mlstack.drivers.dvc.store import DvcResults
+
+    project = opened.project
+    wanted = recorded_contents(project.graph, root=project.root, addresses=addresses).digests
+    lacking = opened.cache.provide(wanted, declared_remote=project.spec.remote, say=note)
+    store = DvcResults(project.root, project.graph, cache_folder=project.cache_folder)
+    there = {path: digest for path, digest in wanted.items() if path not in lacking}
+    store.bring({path: digest for path, digest in there.items() if not store.holds(path, digest)}, say=note)
+    if lacking:
+        note(f"Neither cache nor remote has {', '.join(sorted(lacking))}: these are not in the checkout.")
+
+
 def end_runs(root: Path) -> None:
     """End what still runs in a checkout: processes of stages outlive a command that was killed."""
-    from mlstack.drivers.local.stages import LocalStages
+    from mlstack.drivers.local.run_folder import read_order
+    from mlstack.drivers.registry import load_driver
 
     for folder in sorted((root / OWN_FOLDER / "state").glob("*")) if root.is_dir() else ():
         from urllib.parse import unquote
@@ -126,7 +145,9 @@ def end_runs(root: Path) -> None:
         backend = backend_for(None, root, unquote(folder.name))
         for run in read_runs(backend):
             if run.status in OPEN and run_goes_on(run):
-                LocalStages().cancel(run, grace=_GRACE)
+                saved = read_order(Path(run.folder)) if run.folder is not None else None
+                target = "docker" if saved is not None and saved.container else "local"
+                load_driver(Kind.STAGE, target)().cancel(run, grace=_GRACE)
 
 
 def _no_project(revision: str, commit: str) -> Diagnostic:

@@ -35,6 +35,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("run", "mlstack.cli.run", "run", "Run stages for a try, recording nothing", STAGES, stream=True),
     CommandEntry("compare", "mlstack.cli.compare", "compare", "Compare metrics, params and data with a commit", STAGES),
     CommandEntry("reproduce", "mlstack.cli.reproduce", "reproduce", "Compute a commit again, and compare", STAGES),
+    CommandEntry("shell", "mlstack.cli.shell", "shell", "Open a shell in the environment of a stage", STAGES),
     CommandEntry("explain", "mlstack.cli.explain", "explain", "Say why a stage would run, or not", STAGES),
     CommandEntry("accept", "mlstack.cli.accept", "accept", "Say that a change does not alter a result", STAGES),
     CommandEntry("status", "mlstack.cli.status", "status", "Show what is there and whether it is well", LOOK),

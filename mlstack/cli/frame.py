@@ -162,6 +162,11 @@ class LazyCommand(TyperCommand):
 
     entry: CommandEntry
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note what stands after two dashes, for a command that runs another one; the parser drops the dashes."""
+        ctx.meta["mlstack.after_dashes"] = tuple(args[args.index("--") + 1 :]) if "--" in args else ()
+        return list(super().parse_args(ctx, args))
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options and global options."""
         write_sections(self, ctx, formatter)

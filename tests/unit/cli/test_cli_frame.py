@@ -25,7 +25,7 @@ DESIGN = (
     "init validate plan apply destroy run compare accept status show explain graph lineage history rollback drift lock "
     "reproduce shell logs cancel predict push pull gc unlock doctor schema comment"
 )
-LATER = "rollback drift shell cancel comment"
+LATER = "rollback drift cancel comment"
 
 
 def run(*arguments: str, **rest: Any) -> "subprocess.CompletedProcess[str]":
