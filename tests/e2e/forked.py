@@ -11,9 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
+CHANGES = {"os.rename", "os.link", "os.symlink", "os.remove"}
 LIMIT = 120  # seconds after which a command hangs
 
 
@@ -38,11 +39,15 @@ class Forked:
     ) -> None:
         self._process.communicate()
 
-    def mlstack(self, folder: Path, *arguments: str) -> tuple[int, str]:
-        """Run a command in a folder; return its exit code (negative: the signal that ended it) and all it said."""
+    def mlstack(self, folder: Path, *arguments: str, kill_at: int | None = None) -> tuple[int, str]:
+        """Run a command in a folder; return its exit code (negative: the signal that ended it) and all it said.
+
+        With `kill_at` it is killed when it has changed so many names of files, just before the next one: what counts
+        is written under another name first.
+        """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(folder), *arguments]) + "\n")
+        self._process.stdin.write(json.dumps([str(folder), kill_at, *arguments]) + "\n")
         self._process.stdin.flush()
         code, said = json.loads(self._process.stdout.readline())
         return code, said
@@ -58,18 +63,18 @@ def _serve() -> None:
         print(json.dumps(_fork(*json.loads(line))), flush=True)
 
 
-def _fork(folder: str, *arguments: str) -> tuple[int, str]:
+def _fork(folder: str, kill_at: int | None, *arguments: str) -> tuple[int, str]:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        _be_a_command(folder, arguments, writing)
+        _be_a_command(folder, arguments, writing, kill_at)
     os.close(writing)
     with os.fdopen(reading, "rb") as said:
         text = said.read().decode("utf-8", "replace")
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text
 
 
-def _be_a_command(folder: str, arguments: Sequence[str], output: int) -> None:
+def _be_a_command(folder: str, arguments: Sequence[str], output: int, kill_at: int | None) -> None:
     from mlstack.cli.main import main
 
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -79,10 +84,26 @@ def _be_a_command(folder: str, arguments: Sequence[str], output: int) -> None:
     os.chdir(folder)
     signal.alarm(LIMIT)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    if kill_at is not None:
+        _die_before_change(kill_at)
     code = main(list(arguments))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _die_before_change(number: int) -> None:
+    """Have this process killed before the change that comes after so many: Python tells of each."""
+    left = number
+
+    def on_event(event: str, _arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event in CHANGES:
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(on_event)
 
 
 if __name__ == "__main__":
