@@ -16,12 +16,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .faults import RequestError, first_line
+from .guard import check_host, read_body
 from .models import ServedModel
 from .settings import ServerSettings
 from .tensors import Tensor, decode_tensor
 
 log = logging.getLogger("mlstack.serving")
-DISCARD = 16 * 1024 * 1024
 
 
 class ModelService:
@@ -126,21 +126,9 @@ class ModelService:
         return self.model, self.executor
 
     async def _body(self, request: Request) -> bytes:
-        limit = self.settings.max_body
         if "inference-header-content-length" in request.headers:
             raise RequestError("Binary tensors are not supported; send the data as JSON (binary_data=False).")
-        chunks, size = [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            # What is too large is still read (not kept), as far as is decent: a client that is cut off while it sends
-            # sees a broken connection instead of the answer.
-            if size <= limit:
-                chunks.append(chunk)
-            elif size > 2 * limit + DISCARD:
-                break
-        if size > limit:
-            raise RequestError(f"The request's body is larger than {limit} bytes.")
-        return b"".join(chunks)
+        return await read_body(request.stream().__aiter__(), limit=self.settings.max_body)
 
 
 def decode_request(
@@ -226,15 +214,25 @@ def _counting(inner: Callable[..., Awaitable[None]], service: ModelService) -> C
 
         service.in_flight += 1
         try:
+            check_host(_host(scope), listening=service.settings.host)
             await inner(scope, receive, send_closing)
+        except RequestError as fault:  # before there is a route
+            await (await _on_fault(None, fault))(scope, receive, send_closing)
         finally:
             service.in_flight -= 1
 
     return app
 
 
-async def _on_fault(_: Request, fault: RequestError) -> Response:
-    return JSONResponse({"error": fault.sentence}, status_code=fault.status)
+def _host(scope: MutableMapping[str, Any]) -> str | None:
+    values = [value for name, value in scope.get("headers", ()) if name == b"host"]
+    return values[0].decode("latin-1") if values else None
+
+
+async def _on_fault(_: Request | None, fault: RequestError) -> Response:
+    # Of a request that came too slowly the rest is not waited for.
+    headers = {"connection": "close"} if fault.status == 408 else None
+    return JSONResponse({"error": fault.sentence}, status_code=fault.status, headers=headers)
 
 
 async def _on_http(request: Request, error: HTTPException) -> Response:

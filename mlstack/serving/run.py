@@ -20,6 +20,7 @@ import uvicorn
 
 from .app import ModelService, build_app
 from .faults import StartError, first_line
+from .guard import PatientConnection
 from .handover import Predecessor, offer
 from .log_output import mask_output, rotate_log
 from .models import ServedModel, load_model
@@ -54,7 +55,7 @@ class ModelServer:
         config = uvicorn.Config(
             build_app(self.service),
             loop="asyncio",
-            http="h11",
+            http=PatientConnection,
             ws="none",
             lifespan="off",
             log_config=None,
