@@ -17,7 +17,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError, errors_in
 from mlstack.drivers.dvc.datasets import read_dataset
 from mlstack.drivers.dvc.lockfile import read_lock
 from mlstack.drivers.dvc.scratch import ScratchCache
-from mlstack.drivers.open_runs import OPEN, run_goes_on
+from mlstack.drivers.open_runs import OPEN, in_tree, run_goes_on
 from mlstack.gitops.revisions import describe_commit, resolve_revision
 from mlstack.gitops.worktree import checked_out
 from mlstack.graph.digest_sources import digest_sources
@@ -143,7 +143,7 @@ def end_runs(root: Path) -> None:
         from urllib.parse import unquote
 
         backend = backend_for(None, root, unquote(folder.name))
-        for run in read_runs(backend):
+        for run in (in_tree(run, root) for run in read_runs(backend)):
             if run.status in OPEN and run_goes_on(run):
                 saved = read_order(Path(run.folder)) if run.folder is not None else None
                 target = "docker" if saved is not None and saved.container else "local"

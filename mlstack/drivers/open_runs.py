@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from mlstack.spec.address import Address
+from mlstack.state.environment_folder import OWN_FOLDER
 from mlstack.state.identity import host_name, is_running
 from mlstack.state.state import RunRecord
 
@@ -21,13 +22,24 @@ class RunEnd(msgspec.Struct, frozen=True):
     ended: float
 
 
-def open_runs(runs: Sequence[RunRecord]) -> dict[Address, tuple[RunRecord, ...]]:
+def open_runs(runs: Sequence[RunRecord], *, root: Path) -> dict[Address, tuple[RunRecord, ...]]:
     """Return the runs that go on, or that ended well and wait to be collected, by stage and in the order of `runs`."""
     found: dict[Address, tuple[RunRecord, ...]] = {}
-    for run in runs:
-        if run.status in OPEN and (run_goes_on(run) or _ended_well(run)):
+    for run in (in_tree(run, root) for run in runs if run.status in OPEN):
+        if run_goes_on(run) or _ended_well(run):
             found[run.address] = (*found.get(run.address, ()), run)
     return found
+
+
+def in_tree(run: RunRecord, root: Path) -> RunRecord:
+    """Return the record with the folder that its run has in this working tree.
+
+    What the record says of it is not believed: who can write the state could have us write and end processes anywhere.
+    """
+    from mlstack.drivers.local.run_folder import folder_of
+
+    folder = folder_of(root / OWN_FOLDER / "runs", run.address, run.fingerprint)
+    return msgspec.structs.replace(run, folder=str(folder))
 
 
 def run_goes_on(run: RunRecord) -> bool:

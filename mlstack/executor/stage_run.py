@@ -15,7 +15,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
-from mlstack.drivers.open_runs import OPEN, is_owner_alive, result_of, run_goes_on
+from mlstack.drivers.open_runs import OPEN, in_tree, is_owner_alive, result_of, run_goes_on
 from mlstack.drivers.retry import next_attempt
 from mlstack.executor.recording import Computed
 from mlstack.executor.walk import NotBegunError, StepError
@@ -147,7 +147,6 @@ def _claim(work: Work, stage: Stage, fingerprint: str) -> tuple[RunRecord, bool]
             status=theirs.status,
             pid=theirs.pid,
             started=theirs.started,
-            folder=theirs.folder,
             attempt=theirs.attempt,
             host=theirs.host,
             claimed_at=theirs.claimed_at,
@@ -175,7 +174,7 @@ def _end_orphans(work: Work, claim: RunRecord, *, is_inherited: bool) -> None:
     """
     if is_inherited and claim.host == host_name():
         work.hands.runner_of(claim).cancel(claim, grace=0.0)
-    for run in work.store.runs(claim.address):
+    for run in (in_tree(run, work.root) for run in work.store.runs(claim.address)):
         is_open = run.status in OPEN and run.host == host_name() and run.fingerprint != claim.fingerprint
         if is_open and not is_owner_alive(run) and not run_goes_on(run):
             work.hands.runner_of(run).cancel(run, grace=0.0)

@@ -145,6 +145,33 @@ def test_command_that_lost_both_apply_and_supervisor_ends_before_another_begins(
     assert [run["status"] for run in runs_of(project)] == (["cancelled", "done"] if edit else ["done"])
 
 
+def test_forged_record_of_a_run_leads_neither_elsewhere_nor_to_another_process(
+    project: Workspace, tmp_path: Path
+) -> None:
+    project.edit("mlstack.yaml", "sleep 0.4", "sleep 60")
+    apply = start_apply(project)
+    until(lambda: len(witnessed(project)) == 2)
+    apply.send_signal(signal.SIGKILL)
+    apply.communicate()
+    bystander = subprocess.Popen(["sleep", "60"])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    try:
+        for path in (project.root / ".mlstack" / "state").glob("*/runs/*/*.json"):
+            forged = json.loads(path.read_bytes())
+            forged["record"] |= {"folder": str(elsewhere), "pid": bystander.pid, "started": 1.0}
+            path.write_text(json.dumps(forged), encoding="utf-8")
+        project.edit("mlstack.yaml", "sleep 60", "sleep 0")
+        project.mlstack("apply", "--yes", "--lock-timeout", "30s")
+        assert bystander.poll() is None
+        assert list(elsewhere.iterdir()) == []
+        assert not project.processes(), "the runs that were meant have been cancelled"
+        project.assert_settled()
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
 def test_first_interrupt_finishes_what_runs_and_starts_no_more(project: Workspace) -> None:
     apply = start_apply(project)
     until(lambda: bool(witnessed(project)))
@@ -183,6 +210,26 @@ def test_second_interrupt_stops_now(project: Workspace) -> None:
     assert apply.returncode == 130, said
     assert all(ended == 0 for _, ended in witnessed(project).values())
     assert not project.processes(), "nothing is left behind"
+
+
+def test_second_interrupt_of_a_stage_that_ignores_sigterm_kills_it_after_its_grace(project: Workspace) -> None:
+    project.edit("mlstack.yaml", "sleep 0.4", 'trap "" TERM; while :; do sleep 0.1; done')
+    project.edit("mlstack.yaml", "deps: [in.txt]", "checkpoint: {path: ckpt, grace: 1s}\n    deps: [in.txt]")
+    apply = start_apply(project)
+    until(lambda: len(witnessed(project)) == 2)
+    began = time.monotonic()
+    for _ in range(2):
+        apply.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    said = apply.communicate(timeout=60)[0]
+    assert apply.returncode == 130, said
+    assert time.monotonic() - began > 1.0, "it was given its grace"
+    assert "The stage was stopped" in said
+    assert not project.processes(), "nothing is left behind"
+    assert [run["status"] for run in runs_of(project)] == ["cancelled", "cancelled"]
+    project.edit("mlstack.yaml", "while :; do sleep 0.1; done", "true")
+    project.mlstack("apply", "--yes")
+    project.assert_settled()
 
 
 def start_apply(project: Workspace) -> subprocess.Popen[str]:

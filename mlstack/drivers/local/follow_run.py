@@ -44,9 +44,10 @@ class RunWatch:
 
     def kill(self) -> None:
         """Kill the process around the stage; what it started is found by its mark."""
-        if self._pid is not None and self._goes_on():
+        pid = self._child.pid if self._child is not None else _process_of(self._run, self._folder)
+        if pid is not None:
             with suppress(ProcessLookupError):
-                os.kill(self._pid, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
         end_what_is_left(self._folder)
 
     def _child_ended(self, child: subprocess.Popen[bytes], seconds: float) -> bool:
@@ -100,11 +101,19 @@ def ask_to_end(run: RunRecord, folder: Path, grace: float) -> None:
     """Send SIGTERM to the process around the stage, which passes it on and sees to the grace."""
     with suppress(OSError):  # a full disk: then the grace is the stage's own
         (folder / CANCEL).write_text(repr(grace), encoding="utf-8")
-    holder = running_pid(folder)
-    pid = run.pid if holder == 0 else holder
+    pid = _process_of(run, folder)
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+
+
+def _process_of(run: RunRecord, folder: Path) -> int | None:
+    """Return the process that carries out a run: by its lock, and by the record only if it is that very process."""
+    holder = running_pid(folder)
+    if holder != 0:
+        return holder
+    is_recorded = run.pid is not None and run.started is not None and is_running(run.pid, run.started)
+    return run.pid if is_recorded else None
 
 
 def end_what_is_left(folder: Path) -> None:
