@@ -1,10 +1,6 @@
 """A command or a shell in the environment of a stage: its Python, variables, secrets, folder; nothing is recorded."""
 
-import os
-import pty
-import select
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -67,68 +63,3 @@ def test_commands_can_come_from_standard_input(tiny: Workspace) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (5, "blue\n")
-
-
-def test_at_a_commit_its_data_is_there_and_the_checkout_is_removed(tiny: Workspace) -> None:
-    first = tiny.git("rev-parse", "HEAD").strip()
-    tiny.edit("mlstack.yaml", "word: first", "word: second")
-    tiny.edit("mlstack.yaml", "COLOUR: blue", "COLOUR: red")
-    tiny.mlstack("apply", "--yes")
-    done = tiny.mlstack("shell", "make", "--commit", first, "--", "sh", "-c", "cat out.txt; echo $COLOUR; echo x > new")
-    assert done.stdout == "first\nblue\n"
-    assert (tiny.root / "out.txt").read_text() == "second\n"
-    assert not (tiny.root / "new").exists()
-    assert list((tiny.root / ".mlstack" / "worktrees").iterdir()) == []
-    assert len(tiny.git("worktree", "list").splitlines()) == 1
-
-
-def test_the_python_is_the_locked_one(applied: Workspace) -> None:
-    line = "import sklearn, sys; print(sys.prefix, sklearn.__version__)"
-    prefix, version = applied.mlstack("shell", "--", "python", "-c", line).stdout.split()
-    assert Path(prefix) == applied.python().parent
-    assert f"scikit-learn=={version}" in (applied.root / "requirements.txt").read_text()
-    said = applied.mlstack("shell", "train", "--port", "8888", code=1).stderr
-    assert "There is no notebook server in this environment" in said
-
-
-def test_on_a_terminal_the_prompt_says_where_one_is_and_ctrl_c_is_the_commands(tiny: Workspace) -> None:
-    ours, theirs = pty.openpty()
-    environment = {name: value for name, value in tiny.environment.items() if name != "CI"} | {"SHELL": "/bin/sh"}
-    with subprocess.Popen(
-        [BIN / "mlstack", "shell", "make"],
-        cwd=tiny.root,
-        env={**environment, "TERM": "dumb"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        process_group=None,
-        start_new_session=True,
-        preexec_fn=lambda: take_terminal(0),  # noqa: PLW1509 - the terminal is taken in the new process
-    ) as process:
-        os.close(theirs)
-        read_until(ours, "(stages.make) $ ")
-        os.write(ours, b"echo $COLOUR; sleep 60\n")
-        read_until(ours, "blue\r\n")
-        time.sleep(0.5)  # until `sleep` is in the foreground
-        os.write(ours, b"\x03")
-        read_until(ours, "(stages.make) $ ")
-        os.write(ours, b"exit 3\n")
-        assert process.wait(60) == 3
-    os.close(ours)
-
-
-def take_terminal(descriptor: int) -> None:
-    """Make it the controlling terminal of this process, so that Ctrl-C becomes a signal."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(descriptor, termios.TIOCSCTTY, 0)
-
-
-def read_until(terminal: int, wanted: str, *, seconds: float = 60.0) -> str:
-    end, seen = time.monotonic() + seconds, ""
-    while wanted not in seen:
-        assert time.monotonic() < end, f"{wanted!r} did not appear in {seen!r}"
-        if select.select([terminal], [], [], 0.1)[0]:
-            seen += os.read(terminal, 4096).decode(errors="replace")
-    return seen
