@@ -1,4 +1,4 @@
-"""SIGKILL of `lock` and `accept` between any two changes on the disk: the same command again brings about the same."""
+"""SIGKILL of `lock` between any two changes on the disk: the same command again brings about the same."""
 
 import shutil
 from collections.abc import Iterator
@@ -70,22 +70,3 @@ def test_lock_that_was_killed_is_made_good_by_the_next(
     assert all(files == seen[-1] for files in seen)
     copy.mlstack("lock", "--check")
     assert copy.dvc("status", "--json").strip() == "{}"
-
-
-def test_accept_that_was_killed_is_made_good_by_the_next(
-    forked: Forked, applied_stage: Workspace, tmp_path: Path
-) -> None:
-    changed = Workspace(tmp_path / "changed", applied_stage.environment)
-    shutil.copytree(applied_stage.root, changed.root, symlinks=True)
-    (changed.root / "in.txt").write_text("in, said otherwise\n", encoding="utf-8")
-    command = ("accept", "stages.make", "--because", "a word")
-    copies = []
-    for copy in killed_copies(forked, changed, tmp_path, *command):
-        code, said = forked.mlstack(copy.root, *command)
-        assert code == 0, said
-        copies.append(copy)
-    assert len(copies) > 5
-    for copy in copies[:: len(copies) // 3]:
-        copy.mlstack("apply", "--yes", "--target", "stages.make")
-        copy.mlstack("plan", "--detailed-exitcode", "--target", "stages.make")
-    assert Path(changed.environment["WITNESS"]).read_text(encoding="utf-8") == "ran\n", "the result was kept"
