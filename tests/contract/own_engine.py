@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlstack.drivers.docker.engine import connect
 from mlstack.drivers.local.endpoint_process import wait_until
-from tests.engines.daemons import SYSTEM
+from tests.engines.network import SYSTEM
 
 if TYPE_CHECKING:
     from docker import DockerClient

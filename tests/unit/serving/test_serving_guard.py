@@ -17,7 +17,7 @@ from mlstack.serving.faults import RequestError
 from mlstack.serving.guard import PatientConnection, check_host, read_body
 
 if TYPE_CHECKING:
-    from tests.unit.serving.conftest import Project
+    from tests.unit.serving.serving_project import Project
 
 
 @pytest.mark.parametrize(
