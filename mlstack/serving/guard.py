@@ -81,7 +81,7 @@ async def read_body(chunks: AsyncIterator[bytes], *, limit: int) -> bytes:
         elif size > 2 * limit + DISCARD:
             break
     if size > limit:
-        raise RequestError(f"The request's body is larger than {limit} bytes.")
+        raise RequestError(f"The request's body is larger than {limit} bytes.", status=413)
     return b"".join(kept)
 
 

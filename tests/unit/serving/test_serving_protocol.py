@@ -84,7 +84,7 @@ def test_a_body_over_the_limit(project: "Project", ask: Callable[..., tuple[int,
     limit = 64 * 1024 * 1024
     body = b'{"inputs": "' + b"x" * limit + b'"}'
     assert ask(url, "/v2/models/wine/infer", raw=body) == (
-        400,
+        413,
         {"error": f"The request's body is larger than {limit} bytes."},
     )
     assert ask(url, "/v2/health/live")[0] == 200
