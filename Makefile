@@ -23,7 +23,7 @@ demo-down: ## Stop what the demo runs and remove ./demo
 	@./examples/demo.sh --down $(DEMO)
 
 test: setup ## Set up and run all tests, the checks of style, types and imports among them
-	$(BIN)/pytest -n auto -m "not bench"
+	$(BIN)/pytest -n auto --dist worksteal -m "not bench"
 
 engines: setup ## Install what tests of Docker need: Debian packages, Go programs (as root; 10 minutes once)
 	@$(BIN)/python -m tests.engines install
