@@ -27,13 +27,14 @@ from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import Hashed, ResourceGraph
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Kind
-from mlstack.spec.spec import Endpoint, Model, Spec, Variant
+from mlstack.spec.spec import Endpoint, Model, Pool, Spec, Variant
 import hashlib, msgspec
 
 root, version = Path(sys.argv[1]), sys.argv[2]
 model = Model(address="models.m", stage="stages.s", out="m.txt", framework="python", code="served:Served")
 endpoint = Endpoint(address="endpoints.e", pool="compute.local", variants={"main": Variant(model="models.m")})
-resources = {"models.m": model, "endpoints.e": endpoint}
+pool = Pool(address="compute.local", target="local")
+resources = {"compute.local": pool, "models.m": model, "endpoints.e": endpoint}
 digest = hashlib.md5((root / "served.py").read_bytes()).hexdigest()
 code = Hashed(path="served.py", digest=FileDigest(md5=digest, size=0))
 graph = ResourceGraph(
