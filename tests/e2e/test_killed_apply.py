@@ -1,5 +1,6 @@
 """SIGKILL of `mlstack apply` at any moment, and of the stages too: the next apply converges and runs nothing twice."""
 
+import contextlib
 import json
 import random
 import signal
@@ -130,9 +131,10 @@ def test_command_that_lost_both_apply_and_supervisor_ends_before_another_begins(
     apply.send_signal(signal.SIGKILL)
     apply.communicate()
     for process in project.processes():
-        if "mlstack.drivers.local.launch" in " ".join(process.cmdline()):
-            process.kill()
-            process.wait()
+        with contextlib.suppress(psutil.NoSuchProcess):  # what the command starts is soon over
+            if "mlstack.drivers.local.launch" in " ".join(process.cmdline()):
+                process.kill()
+                process.wait()
     orphans = project.processes()
     assert orphans
     (project.root / "go").touch()

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlstack.diagnostics import MlstackError
@@ -128,6 +128,14 @@ def test_a_merge_of_equal_sides_is_the_identity(case: tuple[str, bytes | None, b
     assert merge(kind, theirs, ours, theirs).text == ours
 
 
+@example(
+    (
+        "dvc.yaml",
+        b"stages:\n  a:\n    cmd: a\n  b:\n    cmd: b\n",
+        b"# written\nstages:\n  a:\n    cmd: a\n",
+        b"# by hand\nstages:\n  b:\n    cmd: b\n",
+    )
+)
 @given(cases())
 def test_a_clash_is_between_marks_and_everything_else_is_settled(
     case: tuple[str, bytes | None, bytes | None, bytes | None],

@@ -57,9 +57,9 @@ def merge_definitions(
     header = around(each_side(texts, lambda found: found[0].header))
     tail = around(each_side(texts, lambda found: found[0].tail))
     clashes = [name for name, ruling in rulings.items() if ruling.verdict is Verdict.CLASH]
-    if Verdict.CLASH in (header.verdict, tail.verdict):
-        clashes.append(_OUTSIDE)
     ours, theirs = (_join(rulings, header, tail, side) for side in (texts.ours, texts.theirs))
+    if Verdict.CLASH in (header.verdict, tail.verdict) and ours != theirs:  # alike where no stage is left
+        clashes.append(_OUTSIDE)
     decided = {name: (ruling.verdict, ruling.why) for name, ruling in rulings.items() if ruling.why}
     if clashes:
         text = conflict_text(ours, theirs, size=size)
