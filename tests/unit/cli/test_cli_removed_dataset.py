@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,7 +38,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: CapSys) -> Pat
     (root / "mlstack.yaml").write_text(FILE.format(datasets=DATASETS.format(source=source)))
     assert main(["init"]) == 0
     assert main(["apply", "--yes"]) == 0
-    subprocess.run(["dvc", "add", "-q", "data/theirs.csv"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "add", "-q", "data/theirs.csv"], check=True)
     git("add", "-A")
     git("commit", "-q", "-m", "data")
     (root / "mlstack.yaml").write_text(FILE.format(datasets=""))
