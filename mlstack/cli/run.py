@@ -22,7 +22,6 @@ from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, raise_errors
 from mlstack.drivers.dvc.settings import require_initialised
 from mlstack.drivers.tries import check_tries
-from mlstack.graph.change import Action
 from mlstack.planner.build_plan import for_a_try
 from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses, upstream_of
@@ -67,7 +66,7 @@ def run(
     with workspace_lock(project.root, operation="run"):
         planned = _plan(settings, project, scope, is_try=True)
         if changed or profile:
-            running = [step.address for step in planned.plan.steps if step.action is Action.RUN]
+            running = [change.address for change in planned.plan.changes if change.may_run]
             raise_errors(check_tries(project.graph, running, root=project.root))
         if not planned.plan.steps:
             return ExitCode.OK

@@ -49,7 +49,8 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
     raised after that. Raises `MlstackError` when they cannot be written (a full disk, a lost lock): what was done is in
     the journal, and the next command goes on from there.
     """
-    work.recording.begin([step.address for step in work.plan.steps if step.action in _GIVING_RESULTS])
+    giving = (change for change in work.plan.changes if change.action in _GIVING_RESULTS or change.may_run)
+    work.recording.begin([change.address for change in giving])
     before = work.store.state()
     started_at = work.now()
     work.store.append(

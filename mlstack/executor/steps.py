@@ -42,7 +42,7 @@ def carry_out(work: Work, step: Step) -> Finished:
         gone = (change.previous_address,) if change.previous_address is not None else ()
         work.hands.results.record({change.address: outcome.lock_entry}, forget=gone)
         work.learn(change.address, outcome.lock_entry)
-    return Finished(detail=outcome.detail)
+    return Finished(action=work.done_as(change), detail=outcome.detail)
 
 
 def _by_kind(work: Work, change: Change) -> Outcome:
@@ -80,7 +80,7 @@ def _dataset(work: Work, change: Change, dataset: Dataset) -> Outcome:
 
 
 def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
-    if change.action is Action.CANCEL:
+    if work.plan.scope.destroy:
         _cancel_superseded(work, change)
         return Outcome(detail="cancelled")
     decision = _refined(work, change)
@@ -98,6 +98,8 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
             return Outcome(lock_entry=entry, detail="accepted")
         case Action.MOVE:
             return Outcome(lock_entry=entry, detail=f"was {change.previous_address}")
+        case Action.CANCEL:
+            return Outcome(lock_entry=entry, detail="cancelled")
         case Action.RESTORE if entry is not None:
             work.hands.results.bring(entry.digests(), say=work.say(change.address))
             metrics = work.hands.metrics_of(change.address, entry)

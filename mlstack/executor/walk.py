@@ -15,14 +15,16 @@ import msgspec
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.executor.events import Event, Interrupted, StepDone, StepFailed, StepSkipped, StepStarted
 from mlstack.executor.interrupt import Interrupt
+from mlstack.graph.change import Action
 from mlstack.planner.plan import Step
 from mlstack.spec.address import Address
 from mlstack.state.state import StepResult
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
-    """How a step ended well; `detail` is for people."""
+    """How a step ended well; `action` is what was done where this is not what was planned, `detail` is for people."""
 
+    action: Action | None = None
     detail: str = ""
 
 
@@ -39,6 +41,10 @@ class NotBegunError(MlstackError):
     """A step was told to stop while it still waited for its turn: nothing was done."""
 
 
+class NotApprovedError(MlstackError):
+    """What is known now asks for more than was approved: nothing was done, and it is to be planned anew."""
+
+
 CarryOut = Callable[[Step], Finished]
 Ended = SimpleQueue[tuple[Address, StepResult | BaseException] | bool]
 """How steps ended, and (as a bool: stop now?) that the person interrupts."""
@@ -53,6 +59,7 @@ class Walk:
         self.steps = {step.address: step for step in steps}
         self.results: dict[Address, StepResult] = {}
         self.fatal: BaseException | None = None
+        self._to_plan_anew: set[Address] = set()
         self._open_needs = {step.address: sum(need in self.steps for need in step.needs) for step in steps}
         self._dependents: dict[Address, list[Address]] = {}
         for step in steps:
@@ -109,7 +116,9 @@ class Walk:
             result = StepResult(address=address, action=action, outcome="failed", detail=repr(result))
         self.results[address] = result
         if result.outcome == "failed":
-            self._skip_dependents(address)
+            self._skip_dependents(address, f"{address} failed")
+        elif address in self._to_plan_anew:
+            self._skip_dependents(address, f"{address} is to be planned anew")
         if result.outcome != "done" or self._stopping:
             return []
         ready = []
@@ -127,12 +136,12 @@ class Walk:
     def _why_stopping(self) -> str:
         return "interrupted before it began" if self.fatal is None else "an unexpected error came before it began"
 
-    def _skip_dependents(self, failed: Address) -> None:
-        blocked = [failed]
+    def _skip_dependents(self, of: Address, because: str) -> None:
+        blocked = [of]
         while blocked:
             for address in self._dependents.get(blocked.pop(), ()):
                 if address not in self.results:
-                    self._skip(address, f"{failed} failed")
+                    self._skip(address, because)
                     blocked.append(address)
 
     def _guarded(self, step: Step, done: Ended) -> None:
@@ -159,6 +168,10 @@ class Walk:
         except NotBegunError:
             self._skip(step.address, self._why_stopping)
             return self.results[step.address]
+        except NotApprovedError as error:
+            self._to_plan_anew.add(step.address)
+            self._skip(step.address, "; ".join(diagnostic.detail for diagnostic in error.diagnostics))
+            return self.results[step.address]
         except MlstackError as error:
             seconds = time.monotonic() - began
             tail, log = (error.log_tail, error.log) if isinstance(error, StepError) else ((), None)
@@ -177,7 +190,6 @@ class Walk:
                 address=step.address, action=step.action, outcome="failed", seconds=seconds, detail=str(error)
             )
         seconds = time.monotonic() - began
-        self.tell(StepDone(address=step.address, action=step.action, seconds=seconds, detail=finished.detail))
-        return StepResult(
-            address=step.address, action=step.action, outcome="done", seconds=seconds, detail=finished.detail
-        )
+        action, detail = finished.action or step.action, finished.detail
+        self.tell(StepDone(address=step.address, action=action, seconds=seconds, detail=detail))
+        return StepResult(address=step.address, action=action, outcome="done", seconds=seconds, detail=detail)

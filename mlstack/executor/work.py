@@ -7,11 +7,12 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.executor.events import Event, StepProgress, StepRefined, StepWaiting
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.recording import NoRecording, Recording
+from mlstack.executor.walk import NotApprovedError
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.images import reference_to_run
@@ -152,6 +153,7 @@ class Work:
         self._known = dict(diffed.known)
         self._versions = {key: version for key, version in diffed.versions.items() if version is not None}
         self._metrics = {address: dict(values) for address, values in session.metrics.items()}
+        self._done_as: dict[Address, Action] = {}
         self._lock = Lock()
 
     # ------------------------------------------------------------------------------------------------ knowledge
@@ -231,20 +233,28 @@ class Work:
         return report
 
     def refine(self, change: Change, action: Action, because: str) -> None:
-        """Report that less is needed than planned. Raises `MlstackError` when it would be more than approved."""
-        if not may_refine(change.action, action):
-            raise MlstackError(
+        """Report that something else is needed than planned. Raises `NotApprovedError` if it is more than approved."""
+        if not may_refine(change.action, action, up_to=change.up_to):
+            raise NotApprovedError(
                 Diagnostic(
                     code="more-than-approved",
                     summary="More would be done than was approved",
-                    detail=f"The plan says {change.action.value}; what is known now: {action.value} ({because}).",
+                    detail=f"to be planned anew: the plan says {change.action.value}, what is known now asks for "
+                    f"{action.value} ({because})",
                     hint="Nothing was done here. Plan again, and have a look.",
                     command="mlstack plan",
                     address=change.address,
                 )
             )
+        with self._lock:
+            self._done_as[change.address] = action
         if action is not change.action:
             self.tell(StepRefined(address=change.address, planned=change.action, action=action, because=because))
+
+    def done_as(self, change: Change) -> Action:
+        """Return what was done, or is being done, at an address: what was planned, unless it was refined."""
+        with self._lock:
+            return self._done_as.get(change.address, change.action)
 
     # ------------------------------------------------------------------------------------------------ journal
 

@@ -102,7 +102,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     `fingerprint` is set for stages whose inputs are all known. `outs` are the digests (path → md5) that the action is
     known to lead to: empty when they are known only after apply. `drift` marks what changed outside mlstack.
     `note` says how it would be done, which nobody approves ("docker buildx" builds it). `parts` are the provider's own
-    resources behind this address.
+    resources behind this address. `up_to` is the most that may be done instead, should something upstream that always
+    runs give something else; it is approved with the row.
     """
 
     address: Address
@@ -120,11 +121,17 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     previous_address: Address | None = None
     parts: tuple["Change", ...] = ()
+    up_to: Action | None = None
 
     @property
     def pending(self) -> bool:
         """Whether the world differs from what the file says (an `always` stage is outside of this)."""
         return self.action is not Action.NO_OP and not self.is_always
+
+    @property
+    def may_run(self) -> bool:
+        """Whether carrying this out may start a run of a stage."""
+        return Action.RUN in (self.action, self.up_to)
 
     @property
     def is_always(self) -> bool:

@@ -101,7 +101,7 @@ def _union(own: frozenset[Address], others: Iterable[frozenset[Address]]) -> fro
 def for_a_try(plan: Plan, graph: ResourceGraph) -> Plan:
     """Return the plan without what would only be recorded: a try writes neither `dvc.yaml` nor `dvc.lock`."""
     changes = tuple(
-        msgspec.structs.replace(change, action=Action.NO_OP)
+        msgspec.structs.replace(change, action=change.up_to or Action.NO_OP)
         if change.action is Action.FORGET or (change.kind is Kind.STAGE and change.action in _ONLY_RECORDED)
         else change
         for change in plan.changes
@@ -123,7 +123,7 @@ def digest_of(diffed: Diffed, graph: ResourceGraph, *, scope: Scope, prior_versi
 
     rows = [_canonical(change, diffed, graph) for change in diffed.changes if _needs_a_step(change)]
     approved = {
-        "format": 2,
+        "format": 3,
         "project": graph.spec.project,
         "environment": graph.spec.environment,
         "profile": graph.spec.profile,
@@ -149,6 +149,7 @@ def _canonical(change: Change, diffed: Diffed, graph: ResourceGraph) -> dict[str
         "declared": _decisive(graph.resources.get(change.address), graph) if does_something else None,
         "after": change.after,
         "previous": change.previous_address,
+        "up_to": change.up_to,
     }
 
 
@@ -172,13 +173,21 @@ def _needs_a_step(change: Change) -> bool:
     return change.action is not Action.NO_OP
 
 
-def may_refine(planned: Action, actual: Action) -> bool:
-    """Whether doing `actual` stays within an approval of `planned`: less is allowed, more never (design §7)."""
-    return actual is planned or actual in _LESS.get(planned, ())
+def may_refine(planned: Action, actual: Action, *, up_to: Action | None = None) -> bool:
+    """Whether `actual` is within an approval of `planned`, or of `up_to`: less is allowed, more never (design §7)."""
+    return any(actual is approved or actual in _LESS.get(approved, ()) for approved in (planned, up_to) if approved)
 
 
 _LESS: dict[Action, tuple[Action, ...]] = {
-    Action.RUN: (Action.RESTORE, Action.NO_OP, Action.FOLLOW, Action.UPDATE, Action.ACCEPT, Action.MOVE),
+    Action.RUN: (
+        Action.RESTORE,
+        Action.NO_OP,
+        Action.FOLLOW,
+        Action.UPDATE,
+        Action.ACCEPT,
+        Action.MOVE,
+        Action.CANCEL,
+    ),
     Action.FOLLOW: (Action.RESTORE, Action.NO_OP, Action.UPDATE),
     Action.RESTORE: (Action.NO_OP, Action.UPDATE, Action.MOVE),
     Action.REPLACE: (Action.UPDATE, Action.NO_OP),

@@ -305,13 +305,13 @@ class _Walk:
         if not causes or change.address not in self.selected:
             return change
         self.unsettled.add(change.address)
-        if change.action is not Action.NO_OP:
-            return change
-        return msgspec.structs.replace(
-            change,
-            action=Action.RUN if change.kind is Kind.STAGE else Action.UPDATE,
-            reasons=tuple(Reason(code=ReasonCode.ALWAYS, subject=cause) for cause in causes),
-        )
+        reasons = tuple(Reason(code=ReasonCode.ALWAYS, subject=cause) for cause in causes)
+        most = Action.RUN if change.kind is Kind.STAGE else Action.UPDATE
+        if change.action is Action.NO_OP:
+            return msgspec.structs.replace(change, action=most, reasons=reasons)
+        if change.action in _MAY_TURN_INTO[most]:
+            return msgspec.structs.replace(change, up_to=most, reasons=(*change.reasons, *reasons))
+        return change
 
     # ------------------------------------------------------------------------------------------------ scope
 
@@ -335,6 +335,13 @@ class _Walk:
         if change.action is Action.NO_OP:
             return change
         return _no_op(change.address, change.kind, ReasonCode.NOT_SELECTED)
+
+
+_MAY_TURN_INTO = {
+    Action.RUN: (Action.RESTORE, Action.FOLLOW, Action.ACCEPT, Action.MOVE, Action.UPDATE, Action.CANCEL),
+    Action.UPDATE: (Action.MOVE,),
+}
+"""Rows that rest on what an upstream `always` stage gave the last time, by what is done if it gives something else."""
 
 
 def _stage_row(view: StageView, decision: Decision, *, needs: tuple[Address, ...]) -> Change:

@@ -15,11 +15,8 @@ from mlstack.state.state import Record
 LookAt = Callable[[ImagePlan, Record | None], ImageReading]
 """Says whether a recorded image is where it is needed, and what would build it. Asked only when it is needed."""
 
-_STARTS = {
-    Kind.STAGE: (Action.RUN,),
-    Kind.ENDPOINT: (Action.CREATE, Action.UPDATE, Action.REPLACE),
-}
-"""What makes a container. A run that goes on already has its image, and a new definition needs none."""
+_STARTS = (Action.CREATE, Action.UPDATE, Action.REPLACE)
+"""What makes the container of an endpoint."""
 
 
 def never_looked(_plan: ImagePlan, record: Record | None) -> ImageReading:
@@ -59,7 +56,10 @@ def image_attributes(plan: ImagePlan) -> dict[str, Any]:
 
 
 def _starts(change: Change | None) -> bool:
-    return change is not None and change.action in _STARTS.get(change.kind, ())
+    """Whether a change makes a container. A run that goes on already has its image, and a new definition needs none."""
+    if change is None:
+        return False
+    return change.may_run or (change.kind is Kind.ENDPOINT and (change.action in _STARTS or change.up_to in _STARTS))
 
 
 def _is_recorded(plan: ImagePlan, record: Record | None) -> bool:

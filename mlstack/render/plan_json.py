@@ -108,6 +108,8 @@ def change_object(change: Change) -> dict[str, Any]:
         found["outs"] = change.outs
     if change.needs:
         found["needs"] = list(change.needs)
+    if change.up_to is not None:
+        found["up_to"] = change.up_to.value
     if change.note:
         found["note"] = change.note
     if change.not_checked:

@@ -6,6 +6,7 @@ import pytest
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.executor.interrupt import Interrupt
+from mlstack.graph.sources import FileDigest
 from mlstack.planner.plan import Scope
 from mlstack.spec.address import Address
 from tests.scenarios.fake_project import FakeProject
@@ -57,6 +58,34 @@ def test_results_that_cannot_be_written_stay_in_the_journal(
     kept = [entry.address for entry in project.store(project.graph()).pending() if entry.lock_entry]
     assert kept == ["stages.a", "stages.b"]
     assert project.events[-1].__class__.__name__ == "ApplyEnded", "the person is told what was done"
+
+
+def test_data_that_changes_while_it_is_applied(project: FakeProject, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "version: 1\nproject: demo\ndatasets: {d: {path: d.csv}}\n"
+    project.write({"mlstack.yaml": f"{text}stages: {{a: {{cmd: make a, outs: [a.bin], deps: [datasets.d]}}}}\n"})
+    for content in ("one", "two"):
+        project.write({"d.csv": content})
+        project.apply()
+    project.write({"d.csv": "one"})
+    plan, _, _ = project.plan()
+    assert [step.action.value for step in plan.steps] == ["update", "restore"]
+    others = FileDigest(md5="e" * 32, size=1)
+    monkeypatch.setattr(FakeResults, "add_dataset", lambda *_arguments, **_more: others)
+    result = project.apply()
+    assert result.outcome == "failed"
+    assert result.of("failed") == ()
+    (left,) = result.of("not-started")
+    assert left.detail == (
+        "to be planned anew: the plan says restore, what is known now asks for run (dep-changed d.csv)"
+    )
+
+
+def test_what_was_done_is_said_where_it_is_not_what_was_planned(project: FakeProject) -> None:
+    project.apply()
+    project.world.constant = {Address("stages.a")}
+    project.apply(Scope(replace=(Address("stages.a"),)))
+    result = project.apply(Scope(replace=(Address("stages.a"),)))
+    assert {step.address: step.action for step in result.results} == {"stages.a": "run", "stages.b": "no-op"}
 
 
 def test_interrupted_before_it_began(project: FakeProject) -> None:

@@ -7,7 +7,7 @@ import pytest
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.executor import events
 from mlstack.executor.interrupt import Interrupt
-from mlstack.executor.walk import Finished, Walk
+from mlstack.executor.walk import Finished, NotApprovedError, Walk
 from mlstack.graph.change import Action
 from mlstack.planner.plan import Step
 from mlstack.spec.address import Address
@@ -44,6 +44,20 @@ def test_failure_stops_what_needs_it_and_nothing_else() -> None:
     assert outcomes(walk) == {"a": "done", "b": "failed", "c": "not-started", "d": "done", "e": "not-started"}
     assert sorted(told.of(events.StepSkipped)) == ["c", "e"]
     assert told.of(events.StepFailed) == ["b"]
+
+
+def test_what_is_to_be_planned_anew_has_not_failed() -> None:
+    def carry_out(step: Step) -> Finished:
+        if step.address == "b":
+            raise NotApprovedError(Diagnostic(code="x", summary="More", detail="to be planned anew: run, not restore"))
+        return Finished()
+
+    told = Told()
+    walk = Walk(steps(a="", b="a", c="b", d="a"), carry_out, on_event=told.append, interrupt=Interrupt())
+    assert outcomes(walk) == {"a": "done", "b": "not-started", "c": "not-started", "d": "done"}
+    assert told.of(events.StepFailed) == []
+    assert walk.results[Address("b")].detail == "to be planned anew: run, not restore"
+    assert walk.results[Address("c")].detail == "b is to be planned anew"
 
 
 def test_needs_without_a_step_are_done_already() -> None:
