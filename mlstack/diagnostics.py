@@ -67,6 +67,12 @@ class MlstackError(Exception):
         self.exit_code = exit_code
         super().__init__("; ".join(f"{d.summary}: {d.detail}" if d.detail else d.summary for d in diagnostics))
 
+    @property
+    def brief(self) -> str:
+        """The problem in one line, for lists and records: of a detail that goes on, its first line."""
+        lines = ((d.summary, *d.detail.splitlines()[:1]) for d in self.diagnostics)
+        return "; ".join(": ".join(line) for line in lines)
+
 
 def errors_in(diagnostics: Iterable[Diagnostic]) -> tuple[Diagnostic, ...]:
     """Return those that are errors."""

@@ -58,7 +58,7 @@ def predict(
     if record is None:
         raise MlstackError(_not_made(where))
     url, model = _place(record)
-    answer = ask(url, model, load_data(data, read_input=sys.stdin.read), timeout=timeout)
+    answer = ask(url, model, load_data(data, read_input=sys.stdin.read), timeout=timeout, address=where)
     if settings.json:
         say_json(answer)
     else:

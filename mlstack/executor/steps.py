@@ -32,7 +32,7 @@ def carry_out(work: Work, step: Step) -> Finished:
     try:
         outcome = _by_kind(work, change)
     except MlstackError as error:
-        work.journal("step-failed", change, Outcome(detail=str(error)[:500]))
+        work.journal("step-failed", change, Outcome(detail=error.brief[:500]))
         raise
     work.journal("step-done", change, outcome)
     if outcome.record is not None:

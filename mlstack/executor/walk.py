@@ -187,7 +187,7 @@ class Walk:
                     )
                 )
             return StepResult(
-                address=step.address, action=step.action, outcome="failed", seconds=seconds, detail=str(error)
+                address=step.address, action=step.action, outcome="failed", seconds=seconds, detail=error.brief
             )
         seconds = time.monotonic() - began
         action, detail = finished.action or step.action, finished.detail

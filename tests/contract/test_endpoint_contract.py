@@ -1,12 +1,9 @@
 """Endpoints of this machine, in processes and in containers of a real engine: the same rules for both."""
 
-import json
 import os
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from http.client import HTTPConnection, HTTPException
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +20,7 @@ from mlstack.spec.address import Address
 from mlstack.spec.spec import Pool, Resources, SecretRef
 from mlstack.state.state import Record
 from tests.contract.serving_image import build_serving_image
+from tests.unit.serving.constant_clients import Client, ask_all_the_time, seen_by_all
 from tests.unit.serving.serving_project import Project, ask_server
 
 if TYPE_CHECKING:
@@ -235,54 +233,6 @@ def test_moving_to_a_declared_port(housed: Housed) -> None:
     assert again.attributes["url"] == f"http://127.0.0.1:{port}"
     assert housed.there() == [housed.name(again)]
     assert answer(again) == "one"
-
-
-class Client(threading.Thread):
-    """Asks again and again; every request on a connection of its own, or all on one."""
-
-    def __init__(self, place: str, *, keep_alive: bool) -> None:
-        super().__init__()
-        self.place, self.keep_alive = place, keep_alive
-        self.ended = threading.Event()
-        self.answers: list[str] = []
-        self.faults: list[str] = []
-
-    def run(self) -> None:
-        connection = HTTPConnection(self.place, timeout=20)
-        while not self.ended.is_set():
-            try:
-                connection.request("POST", INFER, body=json.dumps(ROW))
-                response = connection.getresponse()
-                body = response.read()
-                if response.status == 200:
-                    self.answers.append(json.loads(body)["outputs"][0]["data"][0])
-                else:
-                    self.faults.append(f"{response.status} {body!r}")
-            except (OSError, HTTPException) as error:
-                self.faults.append(repr(error))
-                connection.close()
-            if not self.keep_alive:
-                connection.close()
-        connection.close()
-
-
-def ask_all_the_time(place: str, during: Callable[["list[Client]"], None]) -> list[Client]:
-    """Have four clients ask while something is done, and return them when they have ended."""
-    clients = [Client(place, keep_alive=index % 2 == 0) for index in range(4)]
-    for client in clients:
-        client.start()
-    try:
-        during(clients)
-    finally:
-        for client in clients:
-            client.ended.set()
-        for client in clients:
-            client.join()
-    return clients
-
-
-def seen_by_all(clients: list[Client], text: str) -> None:
-    assert wait_until(lambda: all(client.answers[-1:] == [text] for client in clients), seconds=120)
 
 
 def test_replacement_under_load_loses_no_request(housed: Housed) -> None:

@@ -41,18 +41,20 @@ def load_data(data: str, *, read_input: Callable[[], str]) -> Any:
     return _read_csv(text, place=str(path)) if path.suffix.lower() == ".csv" else _parse(text, place=str(path))
 
 
-def predict(url: str, model: str, payload: Any, *, timeout: float = TIMEOUT) -> dict[str, Any]:
+def predict(
+    url: str, model: str, payload: Any, *, timeout: float = TIMEOUT, address: Address | None = None
+) -> dict[str, Any]:
     """Ask the server at `url` for a prediction and return its answer (a v2 inference response).
 
     `payload` is a whole v2 request (an object with `inputs`), or one row or a list of rows, each a list or an object:
     these are turned into a request with the help of the model's metadata. Raises `MlstackError` with the server's
-    sentence, or when it cannot be reached.
+    sentence, or when it cannot be reached; `address` is the endpoint that they are about.
     """
     path = f"/v2/models/{quote(model, safe='')}"
     request = payload
     if not (isinstance(payload, dict) and "inputs" in payload):
-        request = build_request(payload, _ask(url, "GET", path, None, timeout=timeout))
-    return _ask(url, "POST", f"{path}/infer", json.dumps(request).encode(), timeout=timeout)
+        request = build_request(payload, _ask(url, "GET", path, None, timeout=timeout, address=address))
+    return _ask(url, "POST", f"{path}/infer", json.dumps(request).encode(), timeout=timeout, address=address)
 
 
 def build_request(payload: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,11 +94,6 @@ def build_request(payload: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {"inputs": [_tensor(names[0] if len(names) == 1 else "input", flat, [len(rows), width])]}
 
 
-def model_metadata(url: str, model: str, *, timeout: float = TIMEOUT) -> dict[str, Any]:
-    """Return what the server says of the model (v2 model metadata). Raises `MlstackError` like `predict`."""
-    return _ask(url, "GET", f"/v2/models/{quote(model, safe='')}", None, timeout=timeout)
-
-
 def _tensor(name: str, values: list[Any], shape: list[int]) -> dict[str, Any]:
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {bool} and kinds:
@@ -114,7 +111,9 @@ def _tensor(name: str, values: list[Any], shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape, "data": values}
 
 
-def _ask(url: str, method: str, path: str, body: bytes | None, *, timeout: float) -> dict[str, Any]:
+def _ask(
+    url: str, method: str, path: str, body: bytes | None, *, timeout: float, address: Address | None = None
+) -> dict[str, Any]:
     from http.client import HTTPConnection, HTTPException
 
     place = urlsplit(url)
@@ -142,12 +141,19 @@ def _ask(url: str, method: str, path: str, body: bytes | None, *, timeout: float
     if status == 200 and isinstance(answer, dict):
         return answer
     sentence = answer.get("error") if isinstance(answer, dict) else None
-    raise MlstackError(
-        Diagnostic(
-            code="prediction-refused" if status < 500 else "prediction-failed",
-            summary="The endpoint refused the request" if status < 500 else "The endpoint could not answer",
-            detail=f"{sentence or 'It gave no reason.'} (HTTP {status})",
-        )
+    raise MlstackError(_no_answer(f"{sentence or 'It gave no reason.'} (HTTP {status})", status, address))
+
+
+def _no_answer(detail: str, status: int, address: Address | None) -> Diagnostic:
+    if status < 500:
+        return Diagnostic(code="prediction-refused", summary="The endpoint refused the request", detail=detail)
+    return Diagnostic(
+        code="prediction-failed",
+        summary="The endpoint could not answer",
+        detail=detail,
+        hint="Its log says where it came from.",
+        command=f"mlstack logs {address}" if address is not None else "",
+        address=address,
     )
 
 

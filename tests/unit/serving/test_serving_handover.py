@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,63 +35,6 @@ class Wine:
         time.sleep(1.0)
         return [self.text]
 """
-
-
-class Client(threading.Thread):
-    """Asks again and again, on one connection as long as the server keeps it, or on a new one each time."""
-
-    def __init__(self, place: str, *, keep_alive: bool) -> None:
-        super().__init__()
-        self.place = place
-        self.keep_alive = keep_alive
-        self.ended = threading.Event()
-        self.answers: list[str] = []
-        self.faults: list[str] = []
-
-    def run(self) -> None:
-        connection = HTTPConnection(self.place, timeout=20)
-        while not self.ended.is_set():
-            try:
-                connection.request("POST", INFER, body=ROW)
-                response = connection.getresponse()
-                body = response.read()
-                if response.status != 200:
-                    self.faults.append(f"{response.status} {body!r}")
-                else:
-                    self.answers.append(json.loads(body)["outputs"][0]["data"][0])
-            except (OSError, HTTPException) as error:
-                self.faults.append(repr(error))
-                connection.close()
-            if not self.keep_alive:
-                connection.close()
-        connection.close()
-
-
-def test_replacement_under_load_loses_no_request(project: "Project") -> None:
-    record = project.apply(action=Action.CREATE)
-    place = record.attributes["url"].removeprefix("http://")
-    clients = [Client(place, keep_alive=index % 2 == 0) for index in range(6)]
-    for client in clients:
-        client.start()
-    try:
-        for text in (b"two", b"three"):
-            project.put(text)
-            record = project.apply(record)
-            assert record.attributes["url"] == f"http://{place}"
-            seen = len(clients[0].answers)
-            assert wait_until(lambda seen=seen: len(clients[0].answers) > seen + 5, seconds=10)  # type: ignore[misc]
-    finally:
-        for client in clients:
-            client.ended.set()
-        for client in clients:
-            client.join()
-    faults = [fault for client in clients for fault in client.faults]
-    assert faults == []
-    for client in clients:
-        in_order = list(dict.fromkeys(client.answers))
-        assert in_order == ["one", "two", "three"], "an answer of an old model came after one of the new"
-        assert len(client.answers) > 50
-    assert project.servers() == [record.attributes["pid"]]
 
 
 def test_request_in_flight_is_answered_by_the_old_model(project: "Project") -> None:

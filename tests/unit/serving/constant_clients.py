@@ -1,0 +1,59 @@
+"""Clients that ask a model server without a pause, while it is replaced."""
+
+import json
+import threading
+from collections.abc import Callable
+from http.client import HTTPConnection, HTTPException
+
+from mlstack.drivers.local.endpoint_process import wait_until
+
+ROW = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}]}
+
+
+class Client(threading.Thread):
+    """Asks again and again; every request on a connection of its own, or all on one."""
+
+    def __init__(self, place: str, model: str, *, keep_alive: bool) -> None:
+        super().__init__()
+        self.place, self.model, self.keep_alive = place, model, keep_alive
+        self.ended = threading.Event()
+        self.answers: list[str] = []
+        self.faults: list[str] = []
+
+    def run(self) -> None:
+        connection = HTTPConnection(self.place, timeout=20)
+        while not self.ended.is_set():
+            try:
+                connection.request("POST", f"/v2/models/{self.model}/infer", body=json.dumps(ROW))
+                response = connection.getresponse()
+                body = response.read()
+                if response.status == 200:
+                    self.answers.append(json.loads(body)["outputs"][0]["data"][0])
+                else:
+                    self.faults.append(f"{response.status} {body!r}")
+            except (OSError, HTTPException) as error:
+                self.faults.append(repr(error))
+                connection.close()
+            if not self.keep_alive:
+                connection.close()
+        connection.close()
+
+
+def ask_all_the_time(place: str, during: Callable[[list[Client]], None], *, model: str = "wine") -> list[Client]:
+    """Have four clients ask `model` while something is done, and return them when they have ended."""
+    clients = [Client(place, model, keep_alive=index % 2 == 0) for index in range(4)]
+    for client in clients:
+        client.start()
+    try:
+        during(clients)
+    finally:
+        for client in clients:
+            client.ended.set()
+        for client in clients:
+            client.join()
+    return clients
+
+
+def seen_by_all(clients: list[Client], text: str) -> None:
+    """Wait until the last answer that each of them got is `text`."""
+    assert wait_until(lambda: all(client.answers[-1:] == [text] for client in clients), seconds=120)
