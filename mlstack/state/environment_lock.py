@@ -192,9 +192,10 @@ def holder(backend: Backend, *, environment: str) -> LockRecord | None:
 
 
 def force_unlock(backend: Backend, lock_id: str, *, environment: str) -> LockRecord | None:
-    """Remove the lock with this ID, whoever holds it, and return its record (None: it was unreadable).
+    """Remove the lock with this ID and return its record (None: it was unreadable).
 
-    Raises `MlstackError` when there is no lock or it has another ID: what the person saw is not what is there.
+    Raises `MlstackError` when there is no lock or it has another ID (what the person saw is not what is there), and for
+    an owner that runs on this machine: ending that gives the lock back. Of one elsewhere nobody here can be sure.
     """
     found = backend.get(LOCK_KEY)
     if found is None:
@@ -212,6 +213,8 @@ def force_unlock(backend: Backend, lock_id: str, *, environment: str) -> LockRec
     actual = _unreadable_id(tag) if record is None else record.id
     if lock_id != actual:
         raise MlstackError(_other_id(record, environment, lock_id, actual))
+    if record is not None and _runs_here(record):
+        raise MlstackError(_owner_works(record, environment))
     backend.delete(LOCK_KEY, tag=tag)
     if (left := backend.get(LOCK_KEY)) is not None:  # it beat in this very moment; the ID is still the one asked for
         again = formats.decode(left[0], LockFile)
@@ -256,10 +259,9 @@ def _why_dead(owner: LockRecord, *, now: float, silent: float) -> str:
 
     `silent` is how long we have seen its record unchanged, in seconds of our own clock.
     """
+    if _runs_here(owner):
+        return ""
     if owner.host == host_name():
-        # A process of this machine is alive as long as it is there: it may be stopped (Ctrl-Z) and go on later.
-        if is_running(owner.pid, owner.pid_started):
-            return ""
         return f"process {owner.pid} on this machine is gone"
     age = now - owner.heartbeat
     if age > owner.lease + _CLOCK_SKEW or (age > owner.lease and silent >= owner.lease / 2):
@@ -267,6 +269,11 @@ def _why_dead(owner: LockRecord, *, now: float, silent: float) -> str:
     if silent > owner.lease:
         return f"no heartbeat from {owner.host} while waiting {silent:.0f} s for it"
     return ""
+
+
+def _runs_here(owner: LockRecord) -> bool:
+    """Whether the owner is a process of this machine that is there: it may be stopped (Ctrl-Z) and go on later."""
+    return owner.host == host_name() and is_running(owner.pid, owner.pid_started)
 
 
 def _is_suspect(owner: LockRecord, now: float) -> bool:
@@ -280,13 +287,26 @@ def _describe(owner: LockRecord) -> str:
 
 
 def _held(owner: LockRecord, environment: str) -> Diagnostic:
+    is_here = _runs_here(owner)
     return Diagnostic(
         code="lock-held",
         summary="The environment is locked",
         detail=f'{_describe(owner)} holds the lock of environment "{environment}". Lock ID: {owner.id}',
-        hint="Wait until it is done (`--lock-timeout 10m` waits by itself). Only if you are sure that it is not "
+        hint="Wait until it is done (`--lock-timeout 10m` waits by itself), or interrupt it: Ctrl-C there, or"
+        if is_here
+        else "Wait until it is done (`--lock-timeout 10m` waits by itself). Only if you are sure that it is not "
         "running any more, remove the lock:",
-        command=f"mlstack unlock {owner.id} -e {environment}",
+        command=f"kill -INT {owner.pid}" if is_here else f"mlstack unlock {owner.id} -e {environment}",
+    )
+
+
+def _owner_works(owner: LockRecord, environment: str) -> Diagnostic:
+    return Diagnostic(
+        code="lock-owner-works",
+        summary="The owner of the lock is at work",
+        detail=f'{_describe(owner)} holds the lock of environment "{environment}", and runs on this machine.',
+        hint="Wait until it is done, or interrupt it, which gives the lock back: Ctrl-C there, or",
+        command=f"kill -INT {owner.pid}",
     )
 
 

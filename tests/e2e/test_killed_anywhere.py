@@ -1,4 +1,4 @@
-"""SIGKILL of `lock` between any two changes on the disk: the same command again brings about the same."""
+"""SIGKILL of `lock` and `accept` between any two changes on the disk: the next command brings about the same."""
 
 import shutil
 from collections.abc import Iterator
@@ -70,3 +70,35 @@ def test_lock_that_was_killed_is_made_good_by_the_next(
     assert all(files == seen[-1] for files in seen)
     copy.mlstack("lock", "--check")
     assert copy.dvc("status", "--json").strip() == "{}"
+
+
+def ran(project: Workspace) -> int:
+    """How often the stage ran, in all copies together."""
+    return Path(project.environment["WITNESS"]).read_text(encoding="utf-8").count("ran")
+
+
+def test_accept_that_was_killed_is_made_good_by_the_next(
+    forked: Forked, applied_stage: Workspace, tmp_path: Path
+) -> None:
+    edited = Workspace(tmp_path / "edited", applied_stage.environment)
+    shutil.copytree(applied_stage.root, edited.root, symlinks=True)
+    (edited.root / "in.txt").write_text("in  \n", encoding="utf-8")
+    accept = ("accept", "stages.make", "--because", "a space")
+    before, kept, killed = ran(edited), [], 0
+    for copy in killed_copies(forked, edited, tmp_path, *accept):
+        code, said = forked.mlstack(copy.root, "plan", "--json", "--target", "stages.make")
+        assert code == 0, said
+        kept.append('"accepted"' in said)
+        if not kept[-1]:
+            code, said = forked.mlstack(copy.root, *accept)
+            assert code == 0, said
+        code, said = forked.mlstack(copy.root, "apply", "--yes", "--target", "stages.make")
+        assert code == 0, said
+        assert ran(edited) == before, f"killed before change {killed}, the stage ran again"
+        assert forked.mlstack(copy.root, "plan", "--detailed-exitcode", "--target", "stages.make")[0] == 0
+        killed += 1
+    assert killed > 5
+    assert kept == sorted(kept), "what was accepted once stays so"
+    assert kept[-1]
+    assert not kept[0]
+    assert copy.dvc("status", "--json", "make").strip() == "{}"

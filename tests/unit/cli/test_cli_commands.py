@@ -6,10 +6,12 @@ import pty
 import re
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mlstack.cli.compare_read import _named
@@ -18,6 +20,7 @@ from mlstack.cli.main import main
 from mlstack.diagnostics import ExitCode
 from mlstack.state.environment_folder import backend_for
 from mlstack.state.environment_lock import acquire
+from mlstack.state.formats import LOCK_KEY, LockFile, encode
 
 FILE = """\
 version: 1
@@ -304,15 +307,25 @@ def test_unlock_needs_the_id(root: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert "not locked" in capsys.readouterr().err
     backend = backend_for(None, root, "local")
     with acquire(backend, operation="apply", environment="local") as lock:
-        identifier = lock.record.id
-        assert main(["unlock", "abc", "--yes"]) == ExitCode.ERROR
-        assert main(["unlock", identifier]) == ExitCode.ERROR
-        assert "nobody to ask" in capsys.readouterr().err
-        found = {check["name"]: check for check in document(capsys, "doctor")["checks"]}
-        assert identifier in found["lock"]["found"]
-        assert "is removed" in output(capsys, "unlock", identifier, "--yes")
+        assert main(["unlock", lock.record.id, "--yes"]) == ExitCode.ERROR
+        assert f"kill -INT {os.getpid()}" in capsys.readouterr().err
+        far_away = msgspec.structs.replace(lock.record, host="far-away", heartbeat=time.time() - 20)
+    assert backend.create(LOCK_KEY, encode(LockFile(record=far_away)))
+    assert main(["apply", "--yes"]) == ExitCode.ERROR
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"on far-away (process {os.getpid()})" in told
+    assert f"mlstack unlock {far_away.id} -e local" in told
+    assert main(["unlock", "abc", "--yes"]) == ExitCode.ERROR
+    assert main(["unlock", far_away.id]) == ExitCode.ERROR
+    told = capsys.readouterr().err
+    assert "It was last heard of" in told
+    assert "nobody to ask" in told
+    found = {check["name"]: check for check in document(capsys, "doctor")["checks"]}
+    assert far_away.id in found["lock"]["found"]
+    assert "is removed" in output(capsys, "unlock", far_away.id, "--yes")
     found = {check["name"]: check for check in document(capsys, "doctor")["checks"]}
     assert found["lock"]["found"] == "free"
+    output(capsys, "apply", "--yes")
 
 
 def test_doctor_in_a_project(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def test_a_live_owner_is_named_with_the_way_out(backend: FolderBackend, clock: C
     assert diagnostic.code == "lock-held"
     for told in (lock.record.id, "apply", lock.record.who, host_name(), str(os.getpid()), lock.record.created, "prod"):
         assert told in diagnostic.detail
-    assert diagnostic.command == f"mlstack unlock {lock.record.id} -e prod"
+    assert diagnostic.command == f"kill -INT {os.getpid()}"
     assert clock.slept == []
 
 
@@ -228,7 +228,7 @@ def test_a_lock_that_somebody_took_is_lost_for_good(backend: FolderBackend, cloc
 
 def test_verify_sees_a_loss_before_any_heartbeat(backend: FolderBackend, clock: Clock) -> None:
     with take(backend, clock) as lock:
-        force_unlock(backend, lock.record.id, environment="prod")
+        backend.delete(LOCK_KEY)
         with pytest.raises(MlstackError) as error:
             lock.verify()
         assert "gone" in refused(error).detail
@@ -284,6 +284,15 @@ def test_unlocking_needs_the_id(backend: FolderBackend) -> None:
     assert holder(backend, environment="prod") == elsewhere()
     assert force_unlock(backend, "1234abcd", environment="prod") == elsewhere()
     assert holder(backend, environment="prod") is None
+
+
+def test_the_lock_of_a_process_that_works_here_stays(backend: FolderBackend, clock: Clock) -> None:
+    with take(backend, clock) as lock:
+        with pytest.raises(MlstackError) as error:
+            force_unlock(backend, lock.record.id, environment="prod")
+        assert refused(error).code == "lock-owner-works"
+        assert refused(error).command == f"kill -INT {os.getpid()}"
+        lock.verify()
 
 
 @pytest.mark.parametrize(
