@@ -1,23 +1,20 @@
 """Writing a file that a person asked for."""
 
-import os
 from pathlib import Path
 from typing import TextIO
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.spec.whole_files import write_whole
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8; the file is there whole or not at all. Raises `MlstackError` when it cannot be written."""
-    waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/stdout
             path.write_text(text, encoding="utf-8")
             return
-        waiting.write_text(text, encoding="utf-8")
-        waiting.replace(path)
+        write_whole(path, text.encode())
     except OSError as error:
-        waiting.unlink(missing_ok=True)
         raise MlstackError(_not_written(path, error)) from error
 
 

@@ -4,7 +4,6 @@ Made so that merges rarely conflict: no times, sorted keys, every value on a lin
 pin different things change different lines.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
 from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Dataset, Endpoint, Image, Stage
+from mlstack.spec.whole_files import write_whole
 
 LOCK_FILE = "mlstack.lock"
 LOCK_FORMAT = 1
@@ -123,22 +123,11 @@ def write_lock(root: Path, lock: ProjectLock) -> bool:
     """Write the lock durably and atomically; return whether its content changed. Raises `MlstackError` if it cannot."""
     data = render_lock(lock)
     path = root / LOCK_FILE
-    temporary = root / f".{LOCK_FILE}.{os.getpid()}.tmp"
     try:
         if path.is_file() and path.read_bytes() == data:
             return False
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_whole(path, data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise MlstackError(
             Diagnostic(
                 code="lock-not-written",

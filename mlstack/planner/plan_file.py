@@ -1,6 +1,5 @@
 """A plan as a file: written by `plan --out`, carried out by `apply FILE`."""
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -9,6 +8,7 @@ from mlstack import __version__
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.change import Change
 from mlstack.planner.plan import PLAN_FORMAT, Plan
+from mlstack.spec.whole_files import write_whole
 
 _MAGIC = "mlstack-plan"
 _MOST_DIFFERENCES = 10
@@ -30,15 +30,9 @@ def save_plan(plan: Plan, path: Path) -> None:
 
     raw = msgspec.json.encode(plan)
     file = PlanFile(kind=_MAGIC, format_version=PLAN_FORMAT, seal=sha256(raw).hexdigest(), plan=msgspec.Raw(raw))
-    waiting = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with waiting.open("wb") as stream:
-            stream.write(msgspec.json.encode(file))
-            stream.flush()
-            os.fsync(stream.fileno())
-        waiting.replace(path)
+        write_whole(path, msgspec.json.encode(file))
     except OSError as error:
-        waiting.unlink(missing_ok=True)
         raise MlstackError(
             Diagnostic(
                 code="plan-not-saved",

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.spec.whole_files import remove_leftovers
 from mlstack.state.environment_folder import OWN_FOLDER, ensure_own_folder
 from mlstack.state.folder import explain_os_error
 from mlstack.state.identity import Clock, iso_time, person
@@ -63,6 +64,7 @@ def workspace_lock(
     except OSError as error:
         raise MlstackError(explain_os_error(error, path, writing=True)) from error
     try:
+        remove_leftovers(root)
         _write_holder(root, operation, clock())
         yield
     finally:

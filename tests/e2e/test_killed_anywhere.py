@@ -52,6 +52,8 @@ def killed_copies(forked: Forked, project: Workspace, folder: Path, *command: st
         shutil.copytree(project.root, copy.root, symlinks=True)
         code, said = forked.mlstack(copy.root, *command, kill_at=changes)
         assert code in (KILLED, 0), said
+        seen = copy.git("status", "--porcelain", "--untracked-files=all")
+        assert ".tmp" not in seen, "what was half written is seen by nobody"
         yield copy
         if code == 0:
             return

@@ -30,7 +30,7 @@ class Workspace:
     def __init__(self, root: Path, objects: Objects, digester: Digester, *, links: tuple[str, ...]) -> None:
         self.notices: list[Diagnostic] = []
         self._root, self._objects, self._digester = root, objects, digester
-        self._placer = Placer(links)
+        self._placer = Placer(root, links)
         self._kept_in = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
     def holds(self, path: str, digest: FileDigest) -> bool:
@@ -136,6 +136,10 @@ class Workspace:
         wanted = {entry.relpath: entry for entry in tree}
         if os.path.lexists(target) and (os.path.islink(target) or not os.path.isdir(target)):  # noqa: PTH112, PTH114
             self.clear(path)
+        if tree and not os.path.lexists(target):
+            files = [(entry.relpath, self._verified(f"{path}/{entry.relpath}", entry.md5)) for entry in tree]
+            self._placer.place_folder(target, files)
+            return
         present = self._clear_others(path, target, wanted)
         os.makedirs(target, exist_ok=True)  # noqa: PTH103
         for entry in tree:

@@ -10,6 +10,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError, Position
 from mlstack.drivers.dvc.stamped import Stamped, read_stamped, stamp, write_stamped
 from mlstack.drivers.dvc.yaml_text import load_yaml
 from mlstack.spec.plain_files import read_plain
+from mlstack.spec.whole_files import write_whole
 
 CONFLICT_MARK = re.compile(r"^(?:<{7}|={7}|>{7})(?: |$)", re.MULTILINE)
 """What Git leaves in a file that it could not merge."""
@@ -87,52 +88,15 @@ def unreadable(path: str, reason: str, *, line: int = 1) -> Diagnostic:
 
 
 def write_durably(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Replace a file: temporary file in the same folder, fsync, rename, fsync of the folder.
+    """Replace a file as `write_whole` does, and make its folder if need be.
 
-    The mode of an existing file is kept. Raises `MlstackError` when it cannot be written; the old content stays whole.
+    Raises `MlstackError` when it cannot be written; the old content stays whole.
     """
-    import tempfile
-
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if mode is None:
-            mode = path.stat().st_mode & 0o7777 if path.exists() else 0o666 & ~_umask()
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-        temporary = ""
-        _sync_folder(path.parent)
+        write_whole(path, content, mode=mode)
     except OSError as error:
         raise MlstackError(_unwritable(path, error)) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    return _UMASK
-
-
-def _read_umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _read_umask()  # at import, before any thread: asking for it changes it for a moment
 
 
 def _unwritable(path: Path, error: OSError) -> Diagnostic:

@@ -2,19 +2,23 @@
 
 import errno
 import os
-from collections.abc import Callable
-from itertools import count
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from shutil import rmtree
+
+from mlstack.spec.whole_files import waiting_folders, waiting_name
 
 _CLONE = 0x40049409  # FICLONE of Linux: a copy that shares its blocks (btrfs, xfs)
 _CHUNK = 1 << 20
 _NO_SUCH_LINK = {errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.ENOTTY, errno.ENOSYS, errno.EINVAL, errno.EMLINK}
-_counter = count()
 
 
 class Placer:
     """Places objects. A kind of link that does not work here is not tried again; copying always is the last resort."""
 
-    def __init__(self, links: tuple[str, ...]) -> None:
+    def __init__(self, root: Path, links: tuple[str, ...]) -> None:
+        self._root = root
+        self._waiting: list[str] | None = None
         self._links = [*(link for link in links if link in _KINDS), "copy"]
         self._folders: set[str] = set()
 
@@ -24,18 +28,50 @@ class Placer:
         The file appears whole or not at all; a file that was at `target` is replaced.
         """
         folder = target.rpartition("/")[0]
-        temporary = f"{folder}/.{os.getpid()}.{next(_counter)}.tmp"
         if folder not in self._folders:
             os.makedirs(folder, exist_ok=True)  # noqa: PTH103
             self._folders.add(folder)
-        try:
-            link = self._link(source, temporary)
-            if executable and link in {"copy", "reflink"}:  # a link would change the object itself
-                os.chmod(temporary, os.stat(temporary).st_mode | 0o100)  # noqa: PTH101, PTH116
-            os.replace(temporary, target)  # noqa: PTH105
-        except OSError:
-            _discard(temporary)
-            raise
+        for place in (*self._waiting_folders(), folder):
+            temporary = f"{place}/{waiting_name()}"
+            try:
+                link = self._link(source, temporary)
+                if executable and link in {"copy", "reflink"}:  # a link would change the object itself
+                    os.chmod(temporary, os.stat(temporary).st_mode | 0o100)  # noqa: PTH101, PTH116
+                os.replace(temporary, target)  # noqa: PTH105
+            except OSError as error:
+                _discard(temporary)
+                if error.errno != errno.EXDEV or place == folder:
+                    raise
+            else:
+                return
+
+    def place_folder(self, target: str, files: Sequence[tuple[str, str]]) -> None:
+        """Put a folder at `target`, where nothing is: whole or not at all. `files` are names in it, with their objects.
+
+        Where it cannot wait elsewhere until it is whole, it grows at its place. Raises `OSError`.
+        """
+        for place in self._waiting_folders():
+            temporary = f"{place}/{waiting_name()}"
+            try:
+                for folder in sorted({f"{temporary}/{name}".rpartition("/")[0] for name, _ in files}):
+                    os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+                for name, source in files:
+                    self._link(source, f"{temporary}/{name}")
+                os.makedirs(target.rpartition("/")[0], exist_ok=True)  # noqa: PTH103
+                os.rename(temporary, target)  # noqa: PTH104
+            except OSError as error:
+                rmtree(temporary, ignore_errors=True)
+                if error.errno != errno.EXDEV:
+                    raise
+            else:
+                return
+        for name, source in files:
+            self.place(source, f"{target}/{name}")
+
+    def _waiting_folders(self) -> list[str]:
+        if self._waiting is None:
+            self._waiting = [str(folder) for folder in waiting_folders(self._root)]
+        return self._waiting
 
     def forget_folders(self) -> None:
         """Look again whether folders are there: some were removed."""

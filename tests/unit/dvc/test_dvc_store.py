@@ -1,5 +1,6 @@
 """Bringing, preparing and committing results: nothing of the user's is lost, nothing wrong is taken for right."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.base import Absent
 from mlstack.drivers.dvc.locking import RepositoryLock
+from mlstack.drivers.dvc.placing import Placer
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.graph.graph import EntryKey, LockEntry, entry_key
 from mlstack.graph.sources import FileDigest
@@ -266,6 +268,7 @@ from pathlib import Path
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.saving import Saver
+from mlstack.drivers.dvc.placing import Placer
 from mlstack.drivers.dvc.settings import read_settings
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 root = Path(sys.argv[1])
@@ -295,6 +298,7 @@ import sys
 from pathlib import Path
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.saving import Saver
+from mlstack.drivers.dvc.placing import Placer
 from mlstack.drivers.dvc.settings import read_settings
 root = Path(sys.argv[1])
 settings = read_settings(root)
@@ -513,3 +517,33 @@ def test_a_metric_that_two_files_have_is_known_by_its_file(project: Project) -> 
     project.declare(stage("a", command, outs=outs))
     project.apply()
     assert project.readings().metrics == {A: {"m.json:x": 1.0, "n.json:x": 2.0, "y": 3.0}}
+
+
+# ---------------------------------------------------------------------------------------------------- placing
+
+
+def test_a_folder_is_placed_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".mlstack").mkdir()
+    (tmp_path / "object").write_text("1")
+    files = [(name, str(tmp_path / "object")) for name in ("a", "b/c")]
+    target = tmp_path / "data" / "set"
+    moved: list[bool] = []
+    rename = os.rename
+
+    def refuse(source: str, to: str) -> None:
+        moved.append((target / "a").exists())
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    code = errno.EIO
+    with pytest.raises(OSError, match="Input/output"):
+        Placer(tmp_path, ("copy",)).place_folder(str(target), files)
+    assert not target.exists()
+    code = errno.EXDEV
+    Placer(tmp_path, ("copy",)).place_folder(str(target), files)
+    assert (target / "b" / "c").read_text() == "1", "on another file system it grows at its place"
+    monkeypatch.setattr(os, "rename", rename)
+    Placer(tmp_path, ("hardlink",)).place_folder(f"{target}-2", files)
+    assert Path(f"{target}-2", "b", "c").samefile(tmp_path / "object")
+    assert moved == [False, False]
+    assert list((tmp_path / ".mlstack" / "tmp").iterdir()) == []
