@@ -9,10 +9,11 @@ from obstore.store import S3Store
 
 
 class S3Server:
-    """A running server. `variables` are what a program needs to reach it."""
+    """A running server. `variables` are what a program needs to reach it, from this machine or by another `host`."""
 
-    def __init__(self, endpoint: str) -> None:
-        self.endpoint = endpoint
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.port = port
+        self.endpoint = endpoint = f"http://{host}:{port}"
         self.variables = {
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": "testing",
@@ -45,15 +46,15 @@ def keys_in(store: S3Store) -> dict[str, int]:
 
 
 @contextmanager
-def s3_server() -> Iterator[S3Server]:
-    """Run a server while the block lasts."""
+def s3_server(address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """Run a server while the block lasts. Containers reach it only if its address is 0.0.0.0."""
     from moto.server import ThreadedMotoServer
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
     server.start()
-    host, port = server.get_host_and_port()
+    _, port = server.get_host_and_port()
     try:
-        yield S3Server(f"http://{host}:{port}")
+        yield S3Server(port)
     finally:
         server.stop()

@@ -1,13 +1,12 @@
 """Which commits recorded a hash: Git's history of `dvc.lock` and `.dvc` files, searched by Git itself."""
 
 import re
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from mlstack.graph.safe_git import safe_environment
+from mlstack.graph.safe_git import ask_git
 
 _RECORDS = ("dvc.lock", "**/dvc.lock", "*.dvc", "**/*.dvc")
 _MOST = 200
@@ -51,11 +50,7 @@ def commit_facts(root: Path, commit: str) -> CommitFacts | None:
 
 
 def _log(root: Path, *arguments: str) -> list[CommitFacts]:
-    command = ["git", "log", f"--max-count={_MOST}", "--no-textconv", "--no-ext-diff", _FORMAT, *arguments]
-    try:
-        done = subprocess.run(command, cwd=root, env=safe_environment(), capture_output=True, check=False, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return []
-    rows = done.stdout.decode("utf-8", "replace").split("\x01") if done.returncode == 0 else []
+    said = ask_git(root, "log", f"--max-count={_MOST}", "--no-textconv", "--no-ext-diff", _FORMAT, *arguments)
+    rows = (said or b"").decode("utf-8", "replace").split("\x01")
     fields = [row.strip("\n").split("\0") for row in rows]
     return [CommitFacts(commit=f[0], author=f[1], date=f[2], subject=f[3]) for f in fields if len(f) == 4]

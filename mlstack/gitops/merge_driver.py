@@ -6,12 +6,11 @@ nothing, and Git merges as it always does.
 
 import os
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.graph.safe_git import safe_environment
+from mlstack.graph.safe_git import ask_git
 from mlstack.spec.plain_files import read_plain
 
 DRIVER = "mlstack"
@@ -44,17 +43,17 @@ def install_merge_driver(root: Path) -> list[str]:
 
 def merge_attributes(root: Path) -> dict[str, str]:
     """Return generated file → its `merge` attribute as Git reads it ("unspecified" where there is none)."""
-    said = _git(root, "check-attr", "-z", "merge", "--", *MERGED_FILES)
+    said = ask_git(root, "check-attr", "-z", "merge", "--", *MERGED_FILES)
     if said is None:
         return {}
-    words = said.split("\0")
+    words = os.fsdecode(said).split("\0")
     return dict(zip(words[::3], words[2::3], strict=False))
 
 
 def configured_driver(root: Path) -> str | None:
     """Return the command of the driver in this clone; None if it is not configured."""
-    said = _git(root, "config", "--get", f"merge.{DRIVER}.driver")
-    return said.rstrip("\n") if said else None
+    said = ask_git(root, "config", "--get", f"merge.{DRIVER}.driver")
+    return os.fsdecode(said).rstrip("\n") if said else None
 
 
 def driver_command(program: str | None = None) -> str:
@@ -77,7 +76,7 @@ def _configure(root: Path, command: str) -> None:
         ("driver", command),
         ("recursive", "binary"),
     ):
-        if _git(root, "config", "--local", f"merge.{DRIVER}.{key}", value) is None:
+        if ask_git(root, "config", "--local", f"merge.{DRIVER}.{key}", value) is None:
             raise MlstackError(
                 Diagnostic(
                     code="merge-driver-not-configured",
@@ -102,13 +101,3 @@ def _add_lines(file: Path, root: Path, lines: list[str]) -> None:
 
 def _is_repository(root: Path) -> bool:
     return any((folder / ".git").exists() for folder in (root, *root.parents))
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, env=safe_environment(), capture_output=True, check=False, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return os.fsdecode(done.stdout) if done.returncode == 0 else None

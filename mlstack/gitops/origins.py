@@ -1,13 +1,13 @@
 """Where a recorded content comes from: the text in Git's history that has a given hash."""
 
-import subprocess
 from hashlib import md5 as new_md5
 from pathlib import Path
 
-from mlstack.graph.safe_git import safe_environment
+from mlstack.graph.safe_git import ask_git
 
 _MOST_COMMITS = 50
 _MOST_BYTES = 4 << 20
+_PATIENCE = 20.0
 
 
 def find_text_of(root: Path, path: str, *, md5: str) -> str | None:
@@ -24,7 +24,7 @@ def find_text_of(root: Path, path: str, *, md5: str) -> str | None:
 
 def commits_of(root: Path, path: str) -> list[str]:
     """Return the newest commits that touched `path` (relative to `root`), newest first."""
-    found = _git(root, "log", f"--max-count={_MOST_COMMITS}", "--format=%H", "HEAD", "--", path)
+    found = ask_git(root, "log", f"--max-count={_MOST_COMMITS}", "--format=%H", "HEAD", "--", path, patience=_PATIENCE)
     return found.decode().split() if found is not None else []
 
 
@@ -35,7 +35,7 @@ def text_at(root: Path, path: str, *, commit: str) -> str | None:
 
 
 def _blob(root: Path, path: str, commit: str) -> bytes | None:
-    blob = _git(root, "cat-file", "blob", f"{commit}:./{path}")
+    blob = ask_git(root, "cat-file", "blob", f"{commit}:./{path}", patience=_PATIENCE)
     return blob if blob is not None and len(blob) <= _MOST_BYTES else None
 
 
@@ -44,13 +44,3 @@ def _decoded(blob: bytes) -> str | None:
         return blob.decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _git(root: Path, *arguments: str) -> bytes | None:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=root, env=safe_environment(), capture_output=True, check=False, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None

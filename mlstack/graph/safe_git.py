@@ -1,6 +1,7 @@
 """How git is called: so that nothing which a repository brings with it is run, and nothing is fetched."""
 
 import os
+from pathlib import Path
 
 _OWN_VARIABLES = (
     "GIT_DIR",
@@ -34,3 +35,20 @@ def safe_environment() -> dict[str, str]:
         "GIT_PAGER": "cat",
         "LC_ALL": "C",
     }
+
+
+def ask_git(folder: Path, *arguments: str, patience: float = 60.0) -> bytes | None:
+    """Return what git writes, asked in `folder`; None if it fails, cannot be run or takes longer than `patience` (s).
+
+    For questions whose answer one can do without. Where it must be known, the caller has to say why it is not.
+    """
+    import subprocess
+
+    command = ["git", *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=safe_environment(), capture_output=True, check=False, timeout=patience
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None

@@ -18,7 +18,7 @@ from mlstack.runner.problems import Problem
 from mlstack.runner.store import Store
 from mlstack.spec.address import Address, slug
 from tests.e2e.flaky_proxy import flaky
-from tests.e2e.moto_server import S3, s3_server
+from tests.s3 import S3Server, s3_server
 from tests.unit.runner.runner_place import Place, held, wait_until
 
 if TYPE_CHECKING:
@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
+BUCKET = "store"
 WRITE = "open('out.txt', 'w').write('made')\n"
 MADE = {"out.txt": hashlib.md5(b"made").hexdigest()}
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with s3_server() as found:
+def server() -> Iterator[S3Server]:
+    with s3_server("0.0.0.0") as found:
+        found.bucket(BUCKET)
         yield found
 
 
@@ -49,10 +51,10 @@ def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(server: S3, overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    for name, value in server.variables().items():
+def place(server: S3Server, overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+    for name, value in server.variables.items():
         monkeypatch.setenv(name, value)
-    found = Place(tmp_path, overlay, url=f"s3://{server.bucket}/{tmp_path.name}", variables=server.variables())
+    found = Place(tmp_path, overlay, url=f"s3://{BUCKET}/{tmp_path.name}", variables=server.variables)
     yield found
     found.end_all()
 
@@ -109,7 +111,7 @@ def test_no_such_bucket(place: Place) -> None:
         Store("s3://no-such-bucket/x").put("key", b"")
 
 
-def test_a_server_that_fails_now_and_then(place: Place, server: S3) -> None:
+def test_a_server_that_fails_now_and_then(place: Place, server: S3Server) -> None:
     place.order(WRITE, inputs=(held("data", place.tree({f"{n}": bytes([n]) * 100 for n in range(60)})),))
     with flaky(server.port, every=5) as proxy:
         code, output = place.run(
@@ -126,10 +128,10 @@ def test_a_server_that_fails_now_and_then(place: Place, server: S3) -> None:
 class Box:
     """Containers as Kubernetes would have them: read-only root, another user, no new rights, only the overlay."""
 
-    def __init__(self, engine: "DockerEngine", image: str, place: Place, server: S3, overlay: Path) -> None:
+    def __init__(self, engine: "DockerEngine", image: str, place: Place, server: S3Server, overlay: Path) -> None:
         self._engine, self._image, self._place, self._overlay = engine, image, place, overlay
         (config,) = engine.client.networks.get("bridge").attrs["IPAM"]["Config"]
-        self._variables = server.variables(config["Gateway"])
+        self._variables = S3Server(server.port, config["Gateway"]).variables
         self._made: list[Container] = []
 
     def start(self, *, user: str = "4321:4321", **more: Any) -> "Container":
@@ -167,7 +169,7 @@ class Box:
 
 
 @pytest.fixture
-def box(docker_engine: "DockerEngine", base_image: str, place: Place, server: S3, overlay: Path) -> Iterator[Box]:
+def box(docker_engine: "DockerEngine", base_image: str, place: Place, server: S3Server, overlay: Path) -> Iterator[Box]:
     found = Box(docker_engine, base_image, place, server, overlay)
     yield found
     found.remove_all()
@@ -243,7 +245,7 @@ def test_no_order_is_said(box: Box) -> None:
     assert (code, "there is no order" in output) == (121, True)
 
 
-def test_dvc_pulls_a_result_from_s3(place: Place, server: S3, tmp_path: Path) -> None:
+def test_dvc_pulls_a_result_from_s3(place: Place, server: S3Server, tmp_path: Path) -> None:
     script = "import pathlib; pathlib.Path('model').mkdir(); pathlib.Path('model/a').write_text('1')"
     place.order(script, outs=("model",))
     assert place.run()[0] == 0
@@ -262,7 +264,7 @@ def test_dvc_pulls_a_result_from_s3(place: Place, server: S3, tmp_path: Path) ->
 
     dvc("init", "-q", "--no-scm")
     dvc("remote", "add", "-d", "store", place.url)
-    dvc("remote", "modify", "store", "endpointurl", server.variables()["AWS_ENDPOINT_URL"])
+    dvc("remote", "modify", "store", "endpointurl", server.endpoint)
     row = {"path": "model", "hash": "md5", "md5": out.md5, "size": out.size, "nfiles": out.nfiles}
     (root / "model.dvc").write_text(json.dumps({"outs": [row]}))
     dvc("pull", "model.dvc")

@@ -16,7 +16,7 @@ from mlstack.drivers.local.endpoint_housing import Job
 from mlstack.drivers.local.endpoint_server import Launch
 from mlstack.drivers.registry import pool_of
 from mlstack.spec.address import slug
-from mlstack.spec.spec import Endpoint, Pool
+from mlstack.spec.spec import Pool
 
 HOST_NETWORK = "host"
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - within a container of its own
@@ -30,20 +30,6 @@ _OVERLAY = "/opt/mlstack/overlay"
 def network_of(pool: Pool) -> str:
     """Return the network that servers of a pool are in: the host's, unless the pool names one."""
     return str(pool.settings.get("network", HOST_NETWORK))
-
-
-def resources_of_server(endpoint: Endpoint, pool: Pool) -> dict[str, float]:
-    """Return what a server gets at most, as far as it is said: by the endpoint, else by the pool for each replica."""
-    found = {}
-    for name in ("cpu", "memory", "gpu"):
-        value = getattr(endpoint.resources, name)
-        if value is None:
-            value = getattr(pool.each, name)
-        if value is not None:
-            found[name] = float(value)
-    if pool.accelerator:
-        found.setdefault("gpu", 1.0)
-    return found
 
 
 def container_of_server(job: Job, launch: Launch, *, port: int) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.docker.containers import Containers
-from mlstack.drivers.docker.endpoint_container import HOST_NETWORK, network_of, resources_of_server
+from mlstack.drivers.docker.endpoint_container import HOST_NETWORK, network_of
 from mlstack.drivers.docker.engine import (
     EngineFacts,
     ask_engine,
@@ -14,6 +14,7 @@ from mlstack.drivers.docker.engine import (
     engine_host,
     user_mapped,
 )
+from mlstack.drivers.local.capacity import resources_of
 from mlstack.drivers.local.endpoint_housing import Housing
 from mlstack.drivers.local.endpoints import LOOPBACK, LocalEndpoints
 from mlstack.drivers.registry import pool_of
@@ -74,7 +75,7 @@ class DockerEndpoints(LocalEndpoints):
         image = graph.images.get(graph.image_of[endpoint.address]) if endpoint.address in graph.image_of else None
         return {
             "image": image.tag if image is not None else None,
-            "resources": resources_of_server(endpoint, pool),
+            "resources": resources_of(endpoint, pool),
             "network": network_of(pool),
             **({"engine": engine} if (engine := engine_host(pool.settings)) is not None else {}),
         }

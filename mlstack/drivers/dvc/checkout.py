@@ -12,12 +12,13 @@ from mlstack.drivers.dvc.objects import DIR_SUFFIX, Objects, TreeEntry
 from mlstack.drivers.dvc.placing import Placer
 from mlstack.drivers.dvc.saving import OBJECT_MODE, hash_file
 from mlstack.graph.digest import Digester, leaves
-from mlstack.graph.safe_git import safe_environment
+from mlstack.graph.safe_git import ask_git
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.plain_files import leads_out
 
 KEPT = ".mlstack/kept"
 DAMAGED = "cache-object-damaged"
+_EXACTLY = ("--literal-pathspecs", "-c", "core.quotePath=off")
 
 
 class Workspace:
@@ -219,29 +220,9 @@ def _files_below(folder: str) -> Iterator[str]:
 
 def _is_committed(root: Path, path: str) -> bool:
     """Whether Git has this very content at `path` in the last commit."""
-    import subprocess
-
-    command = ["git", "--literal-pathspecs", "-c", "core.quotePath=off"]
-    try:
-        tracked = subprocess.run(
-            [*command, "ls-tree", "-r", "--name-only", "HEAD", "--", path],
-            cwd=root,
-            env=safe_environment(),
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        changed = subprocess.run(
-            [*command, "status", "--porcelain", "--ignored", "--untracked-files=all", "--", path],
-            cwd=root,
-            env=safe_environment(),
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+    if not ask_git(root, *_EXACTLY, "ls-tree", "-r", "--name-only", "HEAD", "--", path):
         return False
-    return tracked.returncode == 0 and bool(tracked.stdout) and changed.returncode == 0 and not changed.stdout
+    return ask_git(root, *_EXACTLY, "status", "--porcelain", "--ignored", "--untracked-files=all", "--", path) == b""
 
 
 def not_to_be_had(missing: Mapping[str, FileDigest], *, remote: str | None, detail: str = "") -> Diagnostic:

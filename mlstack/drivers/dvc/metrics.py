@@ -11,12 +11,13 @@ import msgspec
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.graph.graph import LockEntry, StageInputs
 from mlstack.graph.hash_cache import read_cache_file, write_cache_file
-from mlstack.graph.safe_git import safe_environment
+from mlstack.graph.safe_git import ask_git
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
 from mlstack.spec.plain_files import read_plain
 
 _LARGEST = 16 << 20
+_PATIENCE = 20.0
 
 
 class MetricsReader:
@@ -53,7 +54,8 @@ class MetricsReader:
     def in_commit(self, path: str, wanted_md5: str) -> bytes | None:
         """Return the file of the last commit at `path` if it has this hash."""
         if path not in self._committed:
-            self._committed[path] = _git_show(self._root, path)
+            # not `git show`, which would convert the text by a program of the user's settings
+            self._committed[path] = ask_git(self._root, "cat-file", "blob", f"HEAD:./{path}", patience=_PATIENCE)
         content = self._committed[path]
         if content is None or md5(content, usedforsecurity=False).hexdigest() != wanted_md5:
             return None
@@ -142,18 +144,6 @@ def _flatten(value: Any, prefix: str) -> Iterator[tuple[str, float]]:
     elif isinstance(value, list):
         for index, inner in enumerate(value):
             yield from _flatten(inner, f"{prefix}.{index}" if prefix else str(index))
-
-
-def _git_show(root: Path, path: str) -> bytes | None:
-    import subprocess
-
-    try:
-        # not `git show`, which would convert the text by a program of the user's settings
-        command = ["git", "cat-file", "blob", f"HEAD:./{path}"]
-        done = subprocess.run(command, cwd=root, env=safe_environment(), capture_output=True, check=False, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
 
 
 def _load(cache: Path | None) -> dict[str, dict[str, float]]:

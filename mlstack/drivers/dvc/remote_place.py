@@ -5,14 +5,13 @@ configuration. Without it, DVC's own default remote is used. Settings beside the
 always DVC's: whatever its configuration says for the remote of that name.
 """
 
-import subprocess
 from pathlib import Path
 
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean
 from mlstack.drivers.dvc.settings import DvcSettings, absolute
-from mlstack.graph.safe_git import safe_environment
+from mlstack.graph.safe_git import ask_git
 
 OWN_REMOTE = "mlstack"
 """The name under which `remote:` is known to DVC, unless it knows that place by another name already."""
@@ -123,11 +122,4 @@ def why_not_asked(place: RemotePlace, settings: DvcSettings) -> str:
 
 def _is_untracked(file: Path) -> bool:
     """Whether Git does not track a file: then this person wrote it. Unknown is no."""
-    command = ["git", "ls-files", "-z", "--cached", "--", file.name]
-    try:
-        done = subprocess.run(
-            command, cwd=file.parent, env=safe_environment(), capture_output=True, check=False, timeout=20
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return False
-    return done.returncode == 0 and not done.stdout
+    return ask_git(file.parent, "ls-files", "-z", "--cached", "--", file.name, patience=20) == b""

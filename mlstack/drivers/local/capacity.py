@@ -4,20 +4,20 @@ from collections.abc import Sequence
 
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.local.machine import Gpu, Machine
-from mlstack.spec.spec import Pool, Resources, Stage
+from mlstack.spec.spec import Endpoint, Pool, Resources, Stage
 
 DEFAULT_CPU = 1.0
 """What a stage is counted with when neither it nor its pool says how many cores it gets."""
 
 
-def resources_of(stage: Stage, pool: Pool) -> dict[str, float]:
-    """Return what one run gets, as far as it is said: by the stage, else by the pool for each of its runs.
+def resources_of(user: Stage | Endpoint, pool: Pool) -> dict[str, float]:
+    """Return what one run or replica gets, as far as it is said: by the stage or endpoint, else by the pool for each.
 
     Keys are `cpu` (cores), `memory` (bytes) and `gpu` (devices). A pool with accelerators gives one GPU.
     """
     found: dict[str, float] = {}
     for name in ("cpu", "memory", "gpu"):
-        value = getattr(stage.resources, name)
+        value = getattr(user.resources, name)
         if value is None:
             value = getattr(pool.each, name)
         if value is not None:

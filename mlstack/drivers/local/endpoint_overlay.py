@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
+from mlstack.drivers.local.shared_cache import digest_of_program, made_once, shared_cache
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
@@ -27,10 +28,7 @@ OLDEST = (3, 10)
 @cache
 def server_digest() -> str:
     """Return a short digest of the server and its pinned packages: when it changes, endpoints are replaced."""
-    digest = sha256()
-    for path in sorted([*SERVING.glob("*.py"), REQUIREMENTS]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    return digest_of_program(SERVING, REQUIREMENTS)
 
 
 def ensure_overlay(python: Path, *, say: Say) -> Path:
@@ -40,31 +38,13 @@ def ensure_overlay(python: Path, *, say: Say) -> Path:
     """
     version = python_version(python)
     name = f"{sha256(REQUIREMENTS.read_bytes()).hexdigest()[:16]}-{version[0]}.{version[1]}"
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlstack" / "serve"
-    folder = base / name
-    if folder.is_dir():
-        return folder
-    import shutil
-    import tempfile
 
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=base))
-    except OSError as error:
-        raise MlstackError(_problem(f"{base} cannot be written: {error.strerror}.")) from error
-    try:
-        part.chmod(0o755)
-        if not copy_own(part, version):
+    def fill(folder: Path) -> None:
+        if not copy_own(folder, version):
             say("installing the model server's packages (once)")
-            _install(part, python)
-        try:
-            part.rename(folder)
-        except OSError as error:
-            if not folder.is_dir():  # else somebody else was faster
-                raise MlstackError(_problem(f"{folder} cannot be written: {error.strerror}.")) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+            _install(folder, python)
+
+    return made_once(shared_cache() / "serve" / name, fill, problem=_problem)
 
 
 def python_version(python: Path) -> tuple[int, int]:

@@ -17,6 +17,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
+from mlstack.drivers.local.shared_cache import shared_cache
 from mlstack.drivers.local.uv import InstallOrder, install, requirements_have_local_folders
 from mlstack.graph.sources import EnvironmentIdentity
 from mlstack.spec.spec import Python, Stage
@@ -95,11 +96,8 @@ def python_variables(
 
 
 def environments_folder(variables: Mapping[str, str] | None = None) -> Path:
-    """Return where environments are kept, after the XDG base directory specification."""
-    variables = os.environ if variables is None else variables
-    cache = variables.get("XDG_CACHE_HOME", "")
-    base = Path(cache) if cache.startswith("/") else Path("~/.cache").expanduser()
-    return base / "mlstack" / "envs"
+    """Return where environments are kept."""
+    return shared_cache(variables) / "envs"
 
 
 def check_system_python(stage: Stage) -> Diagnostic | None:

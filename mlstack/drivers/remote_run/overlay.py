@@ -11,15 +11,14 @@ import platform as machine
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.local.endpoint_overlay import copy_own
+from mlstack.drivers.local.shared_cache import digest_of_program, made_once, shared_cache
 from mlstack.drivers.local.uv import InstallOrder, find_uv, uv_environment
 
 RUNNER = Path(__file__).resolve().parents[2] / "runner"
@@ -38,10 +37,7 @@ _PLATFORMS = {
 @cache
 def runner_digest() -> str:
     """Return a short digest of the runner and its pinned packages."""
-    digest = sha256()
-    for path in sorted([*RUNNER.glob("*.py"), REQUIREMENTS]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
+    return digest_of_program(RUNNER, REQUIREMENTS)
 
 
 def ensure_runner_overlay(*, platform: str = "linux/amd64", packages: Sequence[str] = ("any",), say: Say) -> Path:
@@ -51,30 +47,15 @@ def ensure_runner_overlay(*, platform: str = "linux/amd64", packages: Sequence[s
     Alpine's. Raises `MlstackError` when the packages cannot be had.
     """
     name = f"{runner_digest()}-{platform.replace('/', '-')}-{'_'.join(sorted(packages))}"
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlstack" / "runner"
-    folder = base / name
-    if folder.is_dir():
-        return folder
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=base))
-    except OSError as error:
-        raise MlstackError(_problem(f"{base} cannot be written: {error.strerror}.")) from error
-    try:
-        part.chmod(0o755)
-        (part / "runner").mkdir()
+
+    def fill(folder: Path) -> None:
+        (folder / "runner").mkdir()
         for path in RUNNER.glob("*.py"):
-            shutil.copyfile(path, part / "runner" / path.name)
+            shutil.copyfile(path, folder / "runner" / path.name)
         for each in packages:
-            _bring_packages(part / "packages" / each, each, platform, say=say)
-        try:
-            part.rename(folder)
-        except OSError as error:
-            if not folder.is_dir():  # else somebody else was faster
-                raise MlstackError(_problem(f"{folder} cannot be written: {error.strerror}.")) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return folder
+            _bring_packages(folder / "packages" / each, each, platform, say=say)
+
+    return made_once(shared_cache() / "runner" / name, fill, problem=_problem)
 
 
 def _bring_packages(target: Path, name: str, platform: str, *, say: Say) -> None:
