@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tests.benchmarks.measure import Row
 from tests.benchmarks.report import render
-from tests.benchmarks.rows import Bench, plans, recording, stages, start_up
+from tests.benchmarks.rows import Bench, mixed, plans, recording, stages, start_up
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUPS = {"start-up": start_up, "plans": plans, "stages": stages, "recording": recording}
+GROUPS = {"start-up": start_up, "plans": plans, "mixed": mixed, "stages": stages, "recording": recording}
 
 
 def main() -> int:

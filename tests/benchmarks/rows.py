@@ -9,7 +9,15 @@ from pathlib import Path
 
 from tests.benchmarks.measure import Row, Timing, Work, alternate, command, has, timed
 from tests.benchmarks.report import profile
-from tests.benchmarks.synthetic import clean_environment, make_repository, write_dvc, write_mlstack, write_terraform
+from tests.benchmarks.synthetic import (
+    MIXED,
+    clean_environment,
+    make_repository,
+    write_dvc,
+    write_mixed,
+    write_mlstack,
+    write_terraform,
+)
 
 BIN = Path(sys.executable).parent
 MLSTACK = BIN / "mlstack"
@@ -96,6 +104,25 @@ def plans(bench: Bench) -> Iterator[Row]:
         mine, theirs = alternate(ours, peer, rounds=rounds)
         row = Row(work, mine, "`terraform plan`", theirs, target, theirs.median / 2 if target else None)
         yield bench.explained(row, "plan", cwd=root)
+
+
+def mixed(bench: Bench) -> Iterator[Row]:
+    """A plan with nothing to do over resources of all kinds, whose endpoints are live and are asked."""
+    root = bench.folder / "mixed"
+    make_repository(root, bench.environment)
+    write_mixed(root)
+    bench.mlstack("apply", "--yes", cwd=root)()
+    try:
+        look = bench.mlstack("plan", "--detailed-exitcode", cwd=root)
+        ours, bare = alternate(look, bench.bare_python(), rounds=3 * bench.rounds)
+        kinds = f"{sum(MIXED.values())} resources of all kinds ({MIXED['endpoints']} live endpoints)"
+        yield bench.explained(
+            Row(f"plan with nothing to do, {kinds}", ours, "bare Python", bare, "+ 150 ms", bare.median + 0.150),
+            "plan",
+            cwd=root,
+        )
+    finally:
+        bench.mlstack("destroy", "--yes", cwd=root)()
 
 
 def stages(bench: Bench) -> Iterator[Row]:

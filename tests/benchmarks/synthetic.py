@@ -80,6 +80,36 @@ def write_mlstack(root: Path, count: int) -> None:
     (root / "mlstack.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+MIXED = {"datasets": 10, "stages": 70, "models": 10, "endpoints": 10}
+"""The resources of `write_mixed`, by kind."""
+
+_MODEL = """\
+class Length:
+    def load(self, path):
+        self.length = len(open(path).read())
+
+    def predict(self, inputs):
+        return {"length": [self.length]}
+"""
+
+
+def write_mixed(root: Path) -> None:
+    """Write a project of 100 resources of all kinds: datasets that DVC holds, stages, models and live endpoints."""
+    write_mlstack(root, MIXED["stages"])
+    text = (root / "mlstack.yaml").read_text(encoding="utf-8").replace("stages:", "python: system\nstages:", 1)
+    (root / "length.py").write_text(_MODEL, encoding="utf-8")
+    for number in range(MIXED["datasets"]):
+        (root / "data" / f"d{number}.csv").write_text(f"{number}\n", encoding="utf-8")
+    with (root / "mlstack.yaml").open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.writelines(["datasets:\n", *(f"  d{n}: {{path: data/d{n}.csv}}\n" for n in range(MIXED["datasets"]))])
+        file.write("models:\n")
+        for number in range(MIXED["models"]):
+            source = f"stages.s{number:05d}.outs.text"
+            file.write(f'  m{number}: {{from: {source}, framework: python, class: "length:Length"}}\n')
+        file.writelines(["endpoints:\n", *(f"  e{n}: {{model: models.m{n}}}\n" for n in range(MIXED["endpoints"]))])
+
+
 def write_dvc(root: Path, count: int) -> None:
     """Write `dvc.yaml` with the same stages."""
     stages = {
