@@ -3,9 +3,13 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock, Thread
+from typing import Any
 
 import obstore
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from obstore.store import S3Store
+from werkzeug.serving import make_server
 
 
 class S3Server:
@@ -45,16 +49,27 @@ def keys_in(store: S3Store) -> dict[str, int]:
     return {str(found["path"]): int(found["size"]) for batch in obstore.list(store) for found in batch}
 
 
+class _Atomic:
+    """moto looks at a condition, then writes; S3 does both at once. So no two requests are in work at a time."""
+
+    def __init__(self) -> None:
+        self._app = DomainDispatcherApplication(create_backend_app)
+        self._lock = Lock()
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        with self._lock:
+            return self._app(environ, start_response)
+
+
 @contextmanager
 def s3_server(address: str = "127.0.0.1") -> Iterator[S3Server]:
     """Run a server while the block lasts. Containers reach it only if its address is 0.0.0.0."""
-    from moto.server import ThreadedMotoServer
-
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
+    server = make_server(address, 0, _Atomic(), threaded=True, request_handler=MotoRequestHandler)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        yield S3Server(port)
+        yield S3Server(server.port)
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
