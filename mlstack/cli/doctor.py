@@ -39,8 +39,10 @@ def doctor(context: typer.Context) -> int:
 
     Exit code 1 when something that is needed is missing or wrong.
     """
+    from mlstack.cli.doctor_engines import check_engines
+
     settings = settings_of(context)
-    checks = [*_tools(), *_project(settings)]
+    checks = [*_tools(), *check_engines(settings), *_project(settings)]
     bad = [check for check in checks if check.needed and check.status in ("missing", "problem")]
     if settings.json:
         say_json({"format_version": "1.0", "well": not bad, "checks": checks})
@@ -73,21 +75,19 @@ def _tools() -> Iterable[Check]:
     yield _package("dvc", "versions data, models and results")
     yield _uv()
     yield _package("pulumi", "clouds and clusters; not used by local targets")
-    yield _program("docker", ["docker", "--version"], "images; not used by local targets", needed=False)
 
 
-def _program(name: str, command: list[str], purpose: str, *, hint: str = "", needed: bool = True) -> Check:
+def _program(name: str, command: list[str], purpose: str, *, hint: str = "") -> Check:
     path = shutil.which(command[0])
     if path is None:
-        status: Status = "missing" if needed else "not needed here"
-        return Check(name=name, status=status, found="not on the PATH", purpose=purpose, hint=hint, needed=needed)
+        return Check(name=name, status="missing", found="not on the PATH", purpose=purpose, hint=hint)
     try:
         done = subprocess.run([path, *command[1:]], capture_output=True, text=True, timeout=_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check(name=name, status="problem", found=str(error), purpose=purpose, hint=hint, needed=needed)
+        return Check(name=name, status="problem", found=str(error), purpose=purpose, hint=hint)
     said = (done.stdout or done.stderr).strip().partition("\n")[0]
-    status = "ok" if done.returncode == 0 else "problem"
-    return Check(name=name, status=status, found=said, purpose=purpose, hint=hint, needed=needed)
+    status: Status = "ok" if done.returncode == 0 else "problem"
+    return Check(name=name, status=status, found=said, purpose=purpose, hint=hint)
 
 
 def _uv() -> Check:

@@ -92,12 +92,12 @@ def _context_host() -> str | None:
     return str(host) if host else None
 
 
-def ask_engine(host: str | None, *, address: Address | None = None) -> EngineFacts:
+def ask_engine(host: str | None, *, address: Address | None = None, timeout: float = TIMEOUT) -> EngineFacts:
     """Return what the engine says of itself. Raises `MlstackError` with what to do when there is none."""
     from docker.errors import DockerException
 
     try:
-        client = connect(host)
+        client = connect(host, timeout=timeout)
         try:
             info, where = client.info(), str(client.api.base_url)
         finally:
@@ -147,7 +147,7 @@ def engine_error(error: BaseException) -> str:
 
 def engine_unreachable(host: str | None, error: BaseException, *, address: Address | None = None) -> Diagnostic:
     """Say that there is no engine, where it was looked for, and what to do."""
-    where = host or os.environ.get("DOCKER_HOST") or DEFAULT_HOST
+    where = host or os.environ.get("DOCKER_HOST") or _context_host() or DEFAULT_HOST
     return Diagnostic(
         code="docker-unreachable",
         summary="The Docker engine cannot be reached",

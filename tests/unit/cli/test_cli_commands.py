@@ -330,7 +330,7 @@ def test_unlock_needs_the_id(root: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_doctor_in_a_project(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = output(capsys, "doctor")
-    for name in ("python", "git", "dvc", "uv", "pulumi", "docker", "git repository", "state", "lock"):
+    for name in ("python", "git", "dvc", "uv", "pulumi", "docker engine", "image builder", "git repository", "lock"):
         assert re.search(rf"^{name}  +(ok|not needed here) ", text, re.MULTILINE), name
 
 
@@ -346,6 +346,25 @@ def test_doctor_says_what_is_missing(
     monkeypatch.setenv("PATH", str(tmp_path))
     bad = {c["name"] for c in document(capsys, "doctor", code=1)["checks"] if c["status"] == "missing"}
     assert "git" in bad
+
+
+def test_doctor_says_of_engines_whether_the_file_needs_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    monkeypatch.delenv("BUILDKIT_HOST", raising=False)
+    names = ("docker engine", "image builder")
+    found = {check["name"]: check for check in document(capsys, "doctor")["checks"]}
+    for name in names:
+        assert (found[name]["status"], found[name]["needed"]) == ("not needed here", False)
+        assert "not needed by this file" in found[name]["purpose"]
+    assert found["docker engine"]["found"] == "unix:///nowhere/docker.sock: No such file or directory"
+    (root / "mlstack.yaml").write_text(FILE + "compute: {box: {target: docker}}\n")
+    assert main(["doctor"]) == ExitCode.ERROR
+    said = capsys.readouterr().err
+    for name in names:
+        assert f"error: {name} is missing" in said
+    assert "`target: local` needs none" in " ".join(said.split())
 
 
 def test_doctor_outside_of_a_project(
