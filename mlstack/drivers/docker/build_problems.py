@@ -99,6 +99,28 @@ def push_failed(order: "BuildOrder", said: str) -> Diagnostic:
     )
 
 
+def image_not_had(reference: str, why: str) -> Diagnostic:
+    """Say why an engine cannot get an image that is in no build: it is pulled, or should be there."""
+    text = why.lower()
+    if any(words in text for words in _FULL):
+        return Diagnostic(
+            code="engine-disk-full",
+            summary="The Docker engine has no room for an image",
+            detail=f"{reference}: {why}.",
+            hint="Make room where the engine keeps its data, then apply again. What takes it is shown by:",
+            command="docker system df",
+        )
+    if any(words in text for words in _UNAUTHORIZED):
+        return unauthorized(reference.partition("/")[0], f"the Docker engine pulls {reference}: {why}")
+    return Diagnostic(
+        code="image-not-had",
+        summary="The Docker engine cannot get an image",
+        detail=f"{reference}: {why}.",
+        hint="Plan and apply again: what is gone is found, and built anew.",
+        command="mlstack apply",
+    )
+
+
 def registry_problem(error: "RegistryError", *, address: "Address | None" = None, reference: str = "") -> Diagnostic:
     """Say what a registry answered, and what to do."""
     what = f"{reference}: " if reference else ""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.diagnostics import MlstackError
 from mlstack.drivers.base import Say
-from mlstack.drivers.docker.build_problems import build_failed, push_failed
+from mlstack.drivers.docker.build_problems import build_failed, image_not_had, push_failed
 from mlstack.drivers.docker.engine import connect, engine_error, engine_errors, engine_unreachable
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def have_image(client: "DockerClient", reference: str, *, say: Say) -> None:
         if find_image(client, reference) is not None:
             return
         if "@" not in reference:
-            raise MlstackError(_lacking(reference, "it was built here, is in no registry, and is gone"))
+            raise MlstackError(image_not_had(reference, "it was built here, is in no registry, and is gone"))
         say(f"pulling {reference}")
         repository, _, digest = reference.partition("@")
         for line in client.api.pull(repository, tag=digest, stream=True, decode=True):
             if "error" in line:
-                raise MlstackError(_lacking(reference, str(line["error"])))
+                raise MlstackError(image_not_had(reference, str(line["error"])))
     except engine_errors() as error:
-        raise MlstackError(_lacking(reference, engine_error(error))) from error
+        raise MlstackError(image_not_had(reference, engine_error(error))) from error
 
 
 def load_archive(archive: Path, order: "BuildOrder") -> str:
@@ -85,13 +85,3 @@ def push_image(client: "DockerClient", order: "BuildOrder") -> str:
 def _tell(line: Mapping[str, Any], order: "BuildOrder") -> None:
     if "status" in line and not line.get("progressDetail"):
         order.say(order.network.hide(f"push: {line.get('id', '')} {line['status']}".replace("  ", " ")))
-
-
-def _lacking(reference: str, why: str) -> Diagnostic:
-    return Diagnostic(
-        code="image-not-had",
-        summary="The Docker engine cannot get an image",
-        detail=f"{reference}: {why}.",
-        hint="Plan and apply again: what is gone is found, and built anew.",
-        command="mlstack apply",
-    )
