@@ -165,4 +165,4 @@ def test_missing_image_is_said(runs: ContainerRuns) -> None:
     order = msgspec.structs.replace(runs.order("true"), image="mlstack-no-such-image:1")
     result = runs.run(order)
     assert result.cause == "error"
-    assert "No such image" in result.detail
+    assert "mlstack-no-such-image:1: it was built here, is in no registry, and is gone" in result.detail

@@ -1,6 +1,7 @@
 """Issue 4, "Done when": the quickstart with `target: docker`, one value changed, on a real engine."""
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException
@@ -11,7 +12,7 @@ import pytest
 
 from mlstack.drivers.local.endpoint_process import servers_below, wait_until
 from tests.e2e.conftest import Start
-from tests.e2e.workspace import Workspace
+from tests.e2e.workspace import BIN, Workspace
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -54,6 +55,13 @@ def containers(client: "DockerClient", project: Workspace) -> list[Any]:
     """What of the project is in containers, running or not."""
     found = client.containers.list(all=True, filters={"label": "dev.mlstack"})
     return [each for each in found if Path(each.labels["dev.mlstack.folder"]).is_relative_to(project.root)]
+
+
+def images(project: Workspace) -> dict[str, str]:
+    """The images that the project has had made, by address."""
+    state = json.loads((project.root / ".mlstack/state/local/state.json").read_text(encoding="utf-8"))
+    resources = state["resources"].items()
+    return {name: it["attributes"]["image_id"] for name, it in resources if name.startswith("images.")}
 
 
 class Client(threading.Thread):
@@ -136,10 +144,96 @@ def test_one_value_changed(quickstart: Workspace, client: "DockerClient") -> Non
     project.assert_settled()
     project.commit("Other parameters")
 
-    built = {image.id for image in client.images.list()}
+    built = images(project)
+    assert set(built) == {"images.python", "images.serve"}
     with (project.root / "src" / "train.py").open("a", encoding="utf-8") as script:
         script.write("# a comment\n")
     assert not [address for address in project.actions() if address.startswith("images.")]
     project.mlstack("apply", "--yes")
-    assert {image.id for image in client.images.list()} - built == set(), "code is in no image"
+    assert images(project) == built, "code is in no image"
+    project.assert_settled()
+
+
+def test_down_is_said_and_mended_and_everything_can_go_back(quickstart: Workspace, client: "DockerClient") -> None:
+    project = quickstart
+    project.edit("mlstack.yaml", "target: local", "target: docker")
+    project.init()
+    project.mlstack("apply", "--yes")
+    assert all(ran_in(project, "stages.train"))
+    url = project.url(ENDPOINT)
+    assert "loaded in" in project.mlstack("logs", ENDPOINT).stdout
+    rows = json.dumps([PATIENT])
+    shown = project.mlstack("predict", ENDPOINT, "--data", rows, "--json").stdout
+
+    (served,) = containers(client, project)
+    served.remove(force=True)
+    assert "down" in project.mlstack("status", code=1).stdout
+    assert f"container {served.name} is gone" in " ".join(project.mlstack("plan").stdout.split())
+    assert list(project.actions()) == [ENDPOINT]
+    project.mlstack("apply", "--yes")
+    assert project.url(ENDPOINT) == url
+    assert project.mlstack("predict", ENDPOINT, "--data", rows, "--json").stdout == shown
+    project.assert_settled()
+    project.commit("Results")
+
+    project.edit("mlstack.yaml", "target: docker", "target: local")
+    assert project.actions() == {ENDPOINT: "update", "images.python": "forget", "images.serve": "forget"}
+    assert len(set(apply_under_load(project))) == 1
+    assert containers(client, project) == []
+    project.assert_settled()
+
+    project.edit("mlstack.yaml", "target: local", "target: docker")
+    project.mlstack("apply", "--yes")
+    assert len(containers(client, project)) == 1
+    project.mlstack("destroy", "--yes")
+    assert containers(client, project) == []
+    assert project.processes() == []
+
+
+KILLED = """\
+version: 1
+project: killed
+compute: {here: {target: docker}}
+images: {plain: {base: "python:3.11-slim", python: system}}
+stages:
+  slow:
+    image: plain
+    cmd: python3 src/slow.py
+    deps: [src/slow.py]
+    outs: [out/number.txt]
+"""
+SLOW = """\
+import pathlib, random, time
+number = str(random.random())
+print("number", number, flush=True)
+while not pathlib.Path("src/go").exists():
+    time.sleep(0.2)
+pathlib.Path("out/number.txt").write_text(number)
+"""
+
+
+def test_run_in_a_container_is_found_again_after_a_kill(quickstart: Workspace, client: "DockerClient") -> None:
+    project = quickstart
+    (project.root / "mlstack.yaml").write_text(KILLED, encoding="utf-8")
+    (project.root / "src" / "slow.py").write_text(SLOW, encoding="utf-8")
+    project.init()
+    applying = subprocess.Popen(
+        [BIN / "mlstack", "apply", "--yes"],
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    assert wait_until(lambda: "number" in project.mlstack("logs", "stages.slow", code=None).stdout, seconds=300, tick=1)
+    applying.kill()
+    applying.wait()
+    said = project.mlstack("logs", "stages.slow").stdout
+    (container,) = containers(client, project)
+    assert project.actions() == {"stages.slow": "follow"}
+    (project.root / "src" / "go").touch()
+    project.mlstack("apply", "--yes")
+    number = (project.root / "out" / "number.txt").read_text(encoding="utf-8")
+    assert said == f"number {number}\n" == project.mlstack("logs", "stages.slow").stdout, "it ran once"
+    assert containers(client, project) == []
+    assert container.labels["dev.mlstack.address"] == "stages.slow"
     project.assert_settled()

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import requests
 
 from tests.contract.image_projects import ImageProject
 from tests.e2e.workspace import Workspace, clean_environment
@@ -72,6 +73,53 @@ def inspected(workspace: Workspace) -> str:
     assert docker is not None
     command = [docker, "image", "inspect", image["attributes"]["image_id"]]
     return subprocess.run(command, env=workspace.environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_base_that_has_vanished_is_named_with_its_pin_and_the_way_out(
+    workspace: Workspace, docker_engine: DockerEngine, registry: str, base_image: str, tmp_path: Path
+) -> None:
+    base = f"{registry}/vanishing/base:1"
+    first = push_base(docker_engine, base, base_image, tmp_path / "base", "first")
+    workspace.edit("mlstack.yaml", base_image, base)
+    workspace.mlstack("lock")
+    manifest = f"http://{registry}/v2/vanishing/base/manifests/{first}"
+    assert requests.delete(manifest, timeout=60).status_code == 202
+    workspace.mlstack("plan")
+    failed = workspace.mlstack("apply", "--yes", code=1)
+    said = " ".join(failed.stderr.split())
+    assert "What an image begins with cannot be had" in said
+    assert f"{base}@{first}, as mlstack.lock pins it" in said
+    assert "images.mine" in said
+    assert "mlstack lock --upgrade images.mine" in said
+    assert not (workspace.root / "dvc.lock").exists()
+
+    second = push_base(docker_engine, base, base_image, tmp_path / "base", "second")
+    workspace.mlstack("lock", "--upgrade", "images.mine")
+    workspace.mlstack("apply", "--yes")
+    assert json.loads((workspace.root / "mlstack.lock").read_text())["images"][base]["digest"] == second != first
+    workspace.mlstack("plan", "--detailed-exitcode")
+
+
+def push_base(engine: DockerEngine, name: str, base: str, folder: Path, label: str) -> str:
+    """Push an image under this name that no builder but this engine's has seen; return its digest."""
+    folder.mkdir(exist_ok=True)
+    (folder / "Dockerfile").write_text(f"FROM {base}\nLABEL of={label}-{folder.parent.name}\n")
+    engine.client.images.build(path=str(folder), tag=name, rm=True)
+    repository, _, tag = name.rpartition(":")
+    said = engine.client.images.push(repository, tag, stream=True, decode=True)
+    (digest,) = [line["aux"]["Digest"] for line in said if "aux" in line]
+    return str(digest)
+
+
+def test_doctor_says_which_engine_answers_and_what_would_build(
+    workspace: Workspace, docker_engine: DockerEngine, buildkit: BuildKit
+) -> None:
+    checks = json.loads(workspace.mlstack("doctor", "--json", code=None).stdout)["checks"]
+    found = {check["name"]: (check["status"], check["found"]) for check in checks}
+    version = docker_engine.client.version()["Version"]
+    assert found["docker engine"] == ("ok", f"Docker {version} at {docker_engine.host}")
+    assert found["image builder"][0] == "ok"
+    assert buildkit.address in found["image builder"][1]
 
 
 def test_an_engine_that_is_not_there_is_one_error_before_anything_is_changed(workspace: Workspace) -> None:
