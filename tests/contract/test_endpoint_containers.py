@@ -16,8 +16,9 @@ from mlstack.graph.change import Action
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Pool, Resources
 from mlstack.state.state import Record
-from tests.contract.own_engine import OwnEngine, why_not
 from tests.contract.serving_image import build_serving_image
+from tests.engines.own import OwnDocker
+from tests.engines.session import Session
 from tests.unit.serving.serving_project import Project, ask_server
 
 if TYPE_CHECKING:
@@ -132,11 +133,9 @@ def test_missing_image_is_named(project: Project, docker_engine: Any) -> None:
 
 
 def test_engine_that_stops_is_said_and_brings_the_endpoint_back(
-    project: Project, docker_engine: Any, serving_image: str
+    project: Project, docker_engine: Any, serving_image: str, engines_session: Session
 ) -> None:
-    if reason := why_not():
-        pytest.skip(f"needs a real engine: Docker engine: {reason}")
-    engine = OwnEngine()
+    engine = OwnDocker(engines_session)
     try:
         engine.start()
         engine.take_image(docker_engine.client, serving_image)

@@ -4,22 +4,23 @@ import base64
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import Present
 from mlstack.drivers.docker import registry_client
 from mlstack.drivers.docker.base_pins import digests_of
+from mlstack.drivers.docker.engine_images import have_image
 from mlstack.drivers.docker.images import DockerImages
 from mlstack.graph.change import Action, Change
 from mlstack.graph.images import reference_to_run
@@ -28,6 +29,8 @@ from mlstack.spec.address import Kind
 from tests.contract.image_projects import MINE, ImageProject
 from tests.contract.registry_proxy import RegistryProxy, proxy_of
 from tests.engines.fixtures import BuildKit, DockerEngine
+from tests.engines.own import OwnBuildKit, OwnDocker, small_disk
+from tests.engines.session import Session
 from tests.unit.local.local_runs import eventually
 
 ROWS = [Change(address=MINE, kind=Kind.IMAGE, action=Action.CREATE, reasons=())]
@@ -182,52 +185,27 @@ def test_image_that_is_gone_from_the_registry_is_built_again(project: ImageProje
 # ---------------------------------------------------------------------------------------------- builders
 
 
-@contextmanager
-def own_buildkit(buildkit: BuildKit, folder: Path | None = None) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """Run a BuildKit daemon of the test's own, with its data in `folder`."""
-    place = Path(tempfile.mkdtemp(prefix="mlstack-bk-"))
-    folder = folder or place / "data"
-    address = f"unix://{place}/sock"
-    program = buildkit.buildctl.with_name("buildkitd")
-    (place / "empty.toml").touch()
-    command = [str(program), f"--config={place}/empty.toml", f"--addr={address}", f"--root={folder}",
-               "--containerd-worker=false", "--oci-worker-net=host"]  # fmt: skip
-    with (place / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        ask = [str(buildkit.buildctl), "--addr", address, "--timeout", "2", "debug", "info"]
-        eventually(lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0, within=60)
-        yield address, process
-    finally:
-        with suppress(ProcessLookupError):
-            process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-        process.wait()
-        unmount_below(folder)  # one that was killed leaves its mounts
-        shutil.rmtree(place, ignore_errors=True)
+@pytest.fixture
+def own_buildkit(engines_session: Session) -> Iterator[OwnBuildKit]:
+    found = OwnBuildKit(engines_session)
+    yield found
+    found.remove()
 
 
-def unmount_below(folder: Path) -> None:
-    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    for place in sorted((each for each in mounts if each.startswith(f"{folder}/")), reverse=True):
-        subprocess.run(["umount", "-l", place], check=True)
+def test_buildkit_that_dies_in_mid_build(
+    project: ImageProject, buildkit: BuildKit, own_buildkit: OwnBuildKit, base_image: str
+) -> None:
+    project.settings["builder"] = own_buildkit.address
+    own_dockerfile(project, f"FROM {base_image}\nRUN echo begun; sleep 20\n")
 
+    def kill_when_begun() -> None:
+        eventually(lambda: "begun" in project.said, within=120)
+        own_buildkit.kill()
 
-def test_buildkit_that_dies_in_mid_build(project: ImageProject, buildkit: BuildKit, base_image: str) -> None:
-    with own_buildkit(buildkit) as (address, process):
-        project.settings["builder"] = address
-        own_dockerfile(project, f"FROM {base_image}\nRUN echo begun; sleep 20\n")
-
-        def kill_when_begun() -> None:
-            eventually(lambda: "begun" in project.said, within=120)
-            process.kill()
-
-        killer = threading.Thread(target=kill_when_begun)
-        killer.start()
-        found = problem_of(project.apply)
-        killer.join()
+    killer = threading.Thread(target=kill_when_begun)
+    killer.start()
+    found = problem_of(project.apply)
+    killer.join()
     assert found.code == "builder-gone"
     assert "Nothing was recorded" in found.hint
     project.settings["builder"] = buildkit.address
@@ -296,23 +274,83 @@ def test_docker_engine_that_stops_in_mid_build(project: ImageProject, base_image
     assert gone.code == "docker-unreachable"
 
 
-def test_disk_that_is_full_while_the_base_is_pulled(
-    project: ImageProject, buildkit: BuildKit, base_image: str, tmp_path: Path
+@pytest.fixture
+def small(engines_session: Session) -> Iterator[Path]:
+    """A disk that is too small for the base image, which is 120 MB."""
+    with small_disk(engines_session, megabytes=80) as folder:
+        yield folder
+
+
+def test_disk_that_is_full_while_the_base_is_pulled_for_a_build(
+    project: ImageProject, base_image: str, engines_session: Session, small: Path
 ) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=80m", "tmpfs", str(small)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
-        pytest.skip("needs a real engine: a small disk: this user may not mount one")
+    builder = OwnBuildKit(engines_session, small)
     try:
-        with own_buildkit(buildkit, small) as (address, _):
-            project.settings["builder"] = address
-            own_dockerfile(project, f"FROM {base_image}\nRUN echo room\n")
-            found = problem_of(project.apply)
+        project.settings["builder"] = builder.address
+        own_dockerfile(project, f"FROM {base_image}\nRUN echo room\n")
+        found = problem_of(project.apply)
     finally:
-        subprocess.run(["umount", "-R", "-l", str(small)], check=True)
+        builder.remove()
     assert found.code == "image-disk-full"
     assert "no space left on device" in found.detail
+
+
+def test_disk_of_the_engine_that_is_full_while_an_image_is_pulled(
+    base_image: str, engines_session: Session, small: Path
+) -> None:
+    pins, _ = digests_of([base_image], say=lambda _: None)
+    engine = OwnDocker(engines_session, small)
+    try:
+        engine.start()
+        client = engine.client()
+        image = f"{base_image.rpartition(':')[0]}@{pins[base_image]}"
+        found = problem_of(lambda: have_image(client, image, say=lambda _: None))
+        client.close()
+    finally:
+        engine.remove()
+    assert (found.code, found.command) == ("engine-disk-full", "docker system df")
+    assert "no space left on device" in found.detail
+
+
+# ------------------------------------------------------------------------------------------- two machines
+
+
+@pytest.mark.parametrize("kind", ["buildkit", "classic"])
+def test_two_machines_push_one_image_at_once(
+    project: ImageProject, proxy: RegistryProxy, engines_session: Session, tmp_path: Path, kind: str
+) -> None:
+    """Both upload all of it before either is told of the other: what each records is in the registry to stay."""
+    together = threading.Barrier(2)
+
+    def wait_for_the_other(method: str, path: str) -> None:
+        if method == "PUT" and "/manifests/" in path:
+            together.wait(300)
+
+    behind(project, proxy, f"two-{kind}")
+    other = project.copy_to(tmp_path / "other")
+    engine = OwnDocker(engines_session)
+    daemon = OwnBuildKit(engines_session) if kind == "buildkit" else None
+    try:
+        engine.start()
+        other.host = engine.host
+        other.settings["builder"] = daemon.address if daemon else "classic"
+        project.settings["builder"] = project.settings["builder"] if daemon else "classic"
+        behind(project, proxy, f"two-{kind}")
+        behind(other, proxy, f"two-{kind}")
+        proxy.fault = wait_for_the_other
+        with ThreadPoolExecutor(2) as machines:
+            first, second = (done.result() for done in [machines.submit(each.apply) for each in (project, other)])
+        proxy.heal()
+        assert first.attributes["reference"] == second.attributes["reference"]
+        if daemon:
+            assert first.attributes["digest"] == second.attributes["digest"]
+        for each, record in ((project, first), (other, second)):
+            looked = DockerImages().look_at(each.plan(), each.graph(), record)
+            assert looked.observation == Present()
+    finally:
+        if daemon:
+            daemon.remove()
+        engine.remove()
 
 
 # -------------------------------------------------------------------------------------------------- bases

@@ -1,5 +1,6 @@
 """Real engines by hand: `python -m tests.engines install | check | up | down | status`."""
 
+import signal
 import subprocess
 import sys
 
@@ -69,6 +70,8 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    # Whoever waits no longer (`timeout` in .ci/run) is to find nothing that still runs.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("Stopped."))
     try:
         sys.exit(main(sys.argv[1:]))
     except EngineError as error:

@@ -1,26 +1,85 @@
 """Whether engines that are installed also work on this machine, before a run of all tests relies on them."""
 
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
 import docker
 from docker.errors import DockerException
 
 from tests.engines import base_image, lifetime
+from tests.engines.go_tools import BUILDKIT
 from tests.engines.processes import EngineError
+from tests.engines.session import Session
+
+ANSWERS_WITHIN = 60.0
+LIMIT = 64 << 20
+# Prints the memory that it may have, in the words of both generations of cgroups, and then waits for a caller.
+SERVER = """
+cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max
+exec python3 -m http.server 8000
+"""
 
 
 def check() -> None:
-    """Start each engine and run one container. Raises EngineError with what went wrong."""
+    """Start each engine and have each do what tests rely on. Raises EngineError with what went wrong."""
     session = lifetime.begin()
     try:
-        lifetime.need(session, "buildkit")
         image = f"{lifetime.need(session, 'registry')}/{base_image.REPOSITORY}:{base_image.TAG}"
+        _check_builds(session, image)
         client = docker.DockerClient(base_url=lifetime.need(session, "docker"), timeout=300)
         try:
-            said = client.containers.run(image, ["python3", "-c", "print(6 * 7)"], remove=True).decode().strip()
+            client.images.pull(image)
+            _check_containers(client, image)
         except DockerException as error:
             raise EngineError(f"Docker runs no container: {error}") from error
         finally:
             client.close()
-        if said != "42":
-            raise EngineError(f"A container was to print 42, and printed {said!r}")
     finally:
         lifetime.end(session)
+
+
+def _check_builds(session: Session, image: str) -> None:
+    """BuildKit runs a command in an image of the registry, and pushes what comes of it."""
+    address = lifetime.need(session, "buildkit")
+    with tempfile.TemporaryDirectory() as context:
+        Path(context, "Dockerfile").write_text(f"FROM {image}\nRUN python3 -c 'print(6 * 7)'\n", encoding="utf-8")
+        command = [str(BUILDKIT.program("buildctl")), "--addr", address, "build", "--frontend=dockerfile.v0"]
+        command += [f"--local=context={context}", f"--local=dockerfile={context}"]
+        command += [f"--output=type=image,name={image.rpartition('/')[0]}/checked:1,push=true"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EngineError(f"BuildKit builds no image: {done.stderr[-2000:]}")
+
+
+def _check_containers(client: "docker.DockerClient", image: str) -> None:
+    """A container has the memory that it is given, and its port answers on this machine."""
+    container = client.containers.run(
+        image, ["sh", "-c", SERVER], detach=True, mem_limit=LIMIT, ports={"8000/tcp": ("127.0.0.1", None)}
+    )
+    try:
+        container.reload()
+        port = int(container.ports["8000/tcp"][0]["HostPort"])
+        _wait_until_answered(port)
+        said = container.logs(stdout=True, stderr=False).decode().split()
+    finally:
+        container.remove(force=True)
+    if said[:1] != [str(LIMIT)]:
+        raise EngineError(f"A container was to have {LIMIT} bytes of memory, and says: {said}")
+
+
+def _wait_until_answered(port: int) -> None:
+    until = time.monotonic() + ANSWERS_WITHIN
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+                connection.sendall(b"GET /etc/debian_version HTTP/1.0\r\n\r\n")
+                if connection.recv(16).startswith(b"HTTP/"):
+                    return
+        except OSError:  # Docker's proxy listens before the server in the container does
+            pass
+        if time.monotonic() > until:
+            raise EngineError(f"The published port of a container does not answer within {ANSWERS_WITHIN:.0f} s")
+        time.sleep(0.1)

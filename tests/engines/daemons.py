@@ -37,27 +37,37 @@ class Daemon:
 
 def start_docker(session: Session) -> str:
     further = network.make(session)
-    socket_file = session.folder / "docker.sock"
-    configuration = session.folder / "docker-daemon.json"  # else it reads the one of the machine
+    words = [f"--bridge={network.bridge(session)}", f"--default-address-pool=base={further},size=26"]
+    return run_docker(session, "docker", session.new_store("docker"), words)
+
+
+def run_docker(session: Session, name: str, store: Path, network_words: list[str]) -> str:
+    """Start an engine that keeps its data in `store`, and return its address. A session may have several."""
+    socket_file = _socket_of(session, name)
+    configuration = session.folder / f"{name}-daemon.json"  # else it reads the one of the machine
     configuration.write_text("{}", encoding="utf-8")
+    namespace = f"mlstack-{session.name}-{name}"
     command = [
         "/usr/sbin/dockerd",
         f"--config-file={configuration}",
         f"--host=unix://{socket_file}",
-        f"--data-root={session.new_store('docker')}",
-        f"--exec-root={session.folder / 'docker'}",
-        f"--pidfile={session.folder / 'docker.pid'}",
-        f"--bridge={network.bridge(session)}",
-        f"--default-address-pool=base={further},size=26",
+        f"--data-root={store}",
+        f"--exec-root={session.folder / name}",
+        f"--pidfile={session.folder / name}.pid",
+        *network_words,
         "--iptables=false",  # network.py
         "--storage-driver=overlay2",
         # If the machine runs a containerd, Docker uses that; then all engines see each other's containers but for this.
-        f"--containerd-namespace=mlstack-{session.name}",
-        f"--containerd-plugins-namespace=mlstack-{session.name}-plugins",
+        f"--containerd-namespace={namespace}",
+        f"--containerd-plugins-namespace={namespace}-plugins",
     ]
-    process = processes.start(session, "docker", command, SYSTEM)
-    processes.wait_until_ready(session, "docker", process, lambda: _call(socket_file, "GET", "/_ping") == b"OK")
+    process = processes.start(session, name, command, SYSTEM)
+    processes.wait_until_ready(session, name, process, lambda: _call(socket_file, "GET", "/_ping") == b"OK")
     return f"unix://{socket_file}"
+
+
+def _socket_of(session: Session, name: str) -> Path:
+    return session.folder / f"{name}.sock"
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -87,9 +97,9 @@ def _call(socket_file: Path, method: str, path: str) -> bytes | None:
         connection.close()
 
 
-def remove_containers(session: Session) -> None:
+def remove_containers(session: Session, name: str = "docker") -> None:
     """Remove what tests left running: the engine would wait ten seconds for each of them."""
-    socket_file = session.folder / "docker.sock"
+    socket_file = _socket_of(session, name)
     for container in json.loads(_call(socket_file, "GET", "/v1.41/containers/json?all=true") or b"[]"):
         _call(socket_file, "DELETE", f"/v1.41/containers/{container['Id']}?force=true&v=true")
 
@@ -142,25 +152,30 @@ def _listens(process: Process, port: int) -> bool:
 
 
 def start_buildkit(session: Session) -> str:
-    address = f"unix://{session.folder / 'buildkit.sock'}"
-    configuration = session.folder / "buildkit.toml"  # else it reads the one of the machine
+    return run_buildkit(session, "buildkit", session.new_store("buildkit"))
+
+
+def run_buildkit(session: Session, name: str, store: Path) -> str:
+    """Start a daemon that keeps its data in `store`, and return its address. A session may have several."""
+    address = f"unix://{_socket_of(session, name)}"
+    configuration = session.folder / f"{name}.toml"  # else it reads the one of the machine
     configuration.write_text("", encoding="utf-8")
     command = [
         str(BUILDKIT.program("buildkitd")),
         f"--config={configuration}",
         f"--addr={address}",
-        f"--root={session.new_store('buildkit')}",
-        f"--otel-socket-path={session.folder / 'buildkit-otel.sock'}",
+        f"--root={store}",
+        f"--otel-socket-path={session.folder / name}-otel.sock",
         "--containerd-worker=false",
         "--oci-worker-net=host",
     ]
-    process = processes.start(session, "buildkit", command, SYSTEM)
+    process = processes.start(session, name, command, SYSTEM)
 
     def answers() -> bool:
         ask = [str(BUILDKIT.program("buildctl")), "--addr", address, "--timeout", "2", "debug", "workers"]
         return subprocess.run(ask, capture_output=True, check=False).returncode == 0
 
-    processes.wait_until_ready(session, "buildkit", process, answers)
+    processes.wait_until_ready(session, name, process, answers)
     return address
 
 

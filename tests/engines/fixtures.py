@@ -17,7 +17,7 @@ import pytest
 from tests.engines import base_image as base
 from tests.engines import install, lifetime, session
 from tests.engines.go_tools import BUILDKIT, BUILDX
-from tests.engines.places import cache
+from tests.engines.places import cache, sessions
 from tests.engines.session import Session
 
 if TYPE_CHECKING:
@@ -60,8 +60,13 @@ def asked() -> bool:
 
 def engine(name: str, title: str, absent: Callable[[], str | None]) -> str:
     """Return the address of a running engine; without it the test is skipped, or fails if engines are required."""
+    return lifetime.need(session_with(title, absent), name)
+
+
+def session_with(title: str, absent: Callable[[], str | None]) -> Session:
+    """Return this run's session if the engine can be had; without it the test is skipped, or fails if required."""
     if (reason := absent() if asked() else f"not asked for ({ASKED}=1 runs them)") is None:
-        return lifetime.need(session.of_this_run(), name)
+        return session.of_this_run()
     if os.environ.get(REQUIRED):
         pytest.fail(f"{title}: {reason}. {REQUIRED} is set, so this is a failure.", pytrace=False)
     pytest.skip(f"{LEFT_OUT}{title}: {reason}")
@@ -104,6 +109,12 @@ def base_image(registry: str) -> str:
 
 
 @pytest.fixture
+def engines_session() -> Session:
+    """For engines of a test's own (`own.py`), which it may stop, kill, or give a small disk."""
+    return session_with("Docker engine", install.docker_is_absent)
+
+
+@pytest.fixture
 def docker_shell(docker_engine: DockerEngine, buildkit: BuildKit, tmp_path: Path) -> dict[str, str]:
     """Variables for programs under test: the engine, buildx as a plugin of `docker`, and no login of this machine."""
     plugins = tmp_path / "docker-config" / "cli-plugins"
@@ -120,8 +131,16 @@ OF_THIS_RUN = pytest.StashKey[Session]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Begin a session of engines in the process that controls the run: it ends last. Engines start when needed."""
-    if asked() and not hasattr(config, "workerinput") and install.cannot_start() is None:
+    """Begin a session of engines in the process that controls the run: it ends last. Engines start when needed.
+
+    A run without engines clears away, too, what the killed one before it has left.
+    """
+    if hasattr(config, "workerinput") or install.cannot_start() is not None:
+        return
+    if not asked():
+        if sessions().exists():
+            lifetime.sweep()
+    else:
         os.environ["MLSTACK_ENGINES"] = os.fspath(cache())  # also for tests that set XDG_CACHE_HOME
         begun = lifetime.begin()
         config.stash[OF_THIS_RUN] = begun

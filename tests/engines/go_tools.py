@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.engines.places import ROOM, cache
+from tests.engines.processes import EngineError
 
 
 @dataclass(frozen=True)
@@ -51,14 +52,19 @@ BUILDX = GoTool("buildx", "v0.19.3", ("buildx",), "github.com/docker/buildx/vers
 
 
 def build(tool: GoTool) -> None:
-    """Build a tool into its folder, which appears only when everything in it is there."""
+    """Build a tool into its folder, which appears only when everything in it is there. Raises EngineError."""
     tool.folder.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{tool.name}-", dir=tool.folder.parent))
     try:
         # Static programs: they also run inside containers and in the root of a node.
         environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
         command = ["go", "build", "-trimpath", "-buildvcs=false", "-ldflags", tool.linker_flags, "-o", f"{making}/"]
-        subprocess.run([*command, "tool"], cwd=tool.module, env=environment, check=True)
+        done = subprocess.run(
+            [*command, "tool"], cwd=tool.module, env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            said = [line for line in done.stderr.splitlines() if not line.startswith("go: downloading ")]
+            raise EngineError("\n".join([f"{tool.name} {tool.version} cannot be built:", *said[-20:]]))
         made = {path.name for path in making.iterdir()}
         assert made == set(tool.programs), f"{tool.module}/go.mod makes {made}"
         making.chmod(0o755)

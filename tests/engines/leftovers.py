@@ -54,5 +54,9 @@ def _still_there(pids: list[int]) -> list[Process]:
 
 
 def mounts(session: Session) -> list[str]:
-    mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
-    return [path for path in mounted if path.startswith((f"{session.folder}/", f"{session.data}/"))]
+    return [path for path in mounted() if path.startswith((f"{session.folder}/", f"{session.data}/"))]
+
+
+def mounted() -> list[str]:
+    """The places where something is mounted on this machine, in the order in which that was done."""
+    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]

@@ -55,10 +55,14 @@ def need(used: Session, engine: str) -> str:
 
 
 def end(ended: Session) -> list[str]:
-    """End the engines of a session and remove all that they stored; the names of those that ran."""
-    stopped = [daemon.name for daemon in reversed(DAEMONS.values()) if processes.recorded(ended, daemon.name)]
+    """End all processes that a session recorded and remove all that they stored; the names of those that ran.
+
+    All of them, not only those of `DAEMONS`: tests record further ones, and so may another version of these files.
+    """
+    stopped = processes.all_recorded(ended)
     for name in stopped:
-        DAEMONS[name].before_stop(ended)
+        if name in DAEMONS:
+            DAEMONS[name].before_stop(ended)
         processes.stop(ended, name)
     leftovers.remove(ended)
     network.remove(ended)

@@ -56,6 +56,12 @@ def recorded(session: Session, engine: str) -> Process | None:
     return process if process.alive() else None
 
 
+def all_recorded(session: Session) -> list[str]:
+    """The names of everything that this session started and that still runs, the latest first."""
+    running = [(each, found) for each in session.records() if (found := recorded(session, each)) is not None]
+    return [name for name, process in sorted(running, key=lambda one: one[1].started, reverse=True)]
+
+
 def start(session: Session, engine: str, command: Sequence[str | Path], environment: Mapping[str, str]) -> Process:
     """Start a process in a session of its own, its output in a log file. The caller holds the session's lock."""
     log = session.log(engine)
@@ -94,14 +100,14 @@ def wait_until_ready(
         time.sleep(0.05)
 
 
-def stop(session: Session, engine: str) -> bool:
+def stop(session: Session, engine: str, *, grace: float = GRACE) -> bool:
     """End an engine with its children; whether there was anything to end."""
     process = recorded(session, engine)
     if process is not None:
         children = [*descendants(process.pid)]
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGTERM)
-        until = time.monotonic() + GRACE
+        until = time.monotonic() + grace
         while process.alive() and time.monotonic() < until:
             time.sleep(0.05)
         kill([process, *children])

@@ -33,7 +33,11 @@ class Session:
         return self.folder / f"{engine}.log"
 
     def record(self, engine: str) -> Path:
-        return self.folder / f"{engine}.json"
+        return self.folder / f"{engine}.process"
+
+    def records(self) -> list[str]:
+        """The names under which processes were recorded, also by another version of these files."""
+        return sorted(path.stem for path in self.folder.glob("*.process"))
 
     def address(self, engine: str) -> Path:
         return self.folder / f"{engine}.address"

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.e2e
 OWNER = """
 import sys
 from tests.engines import lifetime
+from tests.engines.own import OwnBuildKit
 from tests.engines.processes import recorded
 import docker
 session = lifetime.begin()
@@ -26,7 +27,8 @@ image = lifetime.need(session, "registry") + "/mlstack/base:bookworm"
 client = docker.DockerClient(base_url=lifetime.need(session, "docker"), timeout=300)
 container = client.containers.run(image, ["sleep", "1000"], detach=True, ports={"1/tcp": ("127.0.0.1", None)})
 container.reload()
-print(session.folder, recorded(session, "docker").pid, container.attrs["State"]["Pid"], flush=True)
+own = recorded(session, OwnBuildKit(session).name)
+print(session.folder, recorded(session, "docker").pid, own.pid, container.attrs["State"]["Pid"], flush=True)
 sys.stdin.read()
 """
 
@@ -53,13 +55,14 @@ def test_what_a_killed_run_leaves_is_cleared_away(docker_engine: DockerEngine, a
         text=True,
     ) as owner:
         assert owner.stdout is not None
-        folder, dockerd, container = owner.stdout.readline().split()
+        folder, dockerd, own, container = owner.stdout.readline().split()
         session = read(Path(folder))
         bridge = Path("/sys/class/net", network.bridge(session))
         block = json.loads((session.folder / "network.json").read_text(encoding="utf-8"))
         assert bridge.exists()
         assert rules().count(block) == 4, "two words of one rule, and one of each of two"
         assert lives(int(container))
+        assert lives(int(own)), "one that only a test knows of"
         lifetime.sweep()
         assert lives(int(container)), "a living owner's engines stay"
         if also_engine:
@@ -68,6 +71,7 @@ def test_what_a_killed_run_leaves_is_cleared_away(docker_engine: DockerEngine, a
     lifetime.sweep()
     assert not lives(int(container))
     assert not lives(int(dockerd))
+    assert not lives(int(own))
     assert not bridge.exists()
     assert not session.folder.exists()
     assert not session.data.exists()
