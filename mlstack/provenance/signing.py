@@ -20,6 +20,10 @@ from mlstack.spec.spec import SecretRef, Signing
 
 Verdict = Literal["good", "bad", "unsigned", "not-here"]
 
+_ANOTHER_KEY = "it was not signed with this key"
+_MISMATCHES = {"Signature mismatch": "its bytes are not those that were signed", "Key mismatch": _ANOTHER_KEY}
+"""How the library's messages begin, and what they say to a person."""
+
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """What the check of one signature gave. `what` is "model" or "provenance", `detail` says why it is bad."""
@@ -93,11 +97,10 @@ def _verify(config: Any, what: str, source: Path, signature: Path) -> Checked:
     try:
         config.verify(source.resolve(), signature)
     except InvalidSignature:
-        return Checked(what=what, verdict="bad", detail="it was not signed with this key")
+        return Checked(what=what, verdict="bad", detail=_ANOTHER_KEY)
     except (ValueError, KeyError, OSError, TypeError) as error:  # a damaged bundle can be anything
-        mismatch = str(error).startswith("Signature mismatch")
-        why = "its bytes are not those that were signed" if mismatch else f"the signature cannot be read ({error})"
-        return Checked(what=what, verdict="bad", detail=why)
+        found = next((why for start, why in _MISMATCHES.items() if str(error).startswith(start)), None)
+        return Checked(what=what, verdict="bad", detail=found or f"the signature cannot be read ({error})")
     return Checked(what=what, verdict="good")
 
 
