@@ -1,6 +1,8 @@
 """Stages in containers of a real engine: the same contract as stages in processes."""
 
+import json
 import os
+from hashlib import sha256
 from pathlib import Path
 from threading import Timer
 from typing import TYPE_CHECKING, Any
@@ -112,6 +114,34 @@ def test_secret_reaches_the_stage_and_is_masked_in_its_log(runs: ContainerRuns) 
     assert result.cause is None
     assert log_of(order) == b"token: ***\n"
     assert b"a-very-secret-value" not in (order.folder / "order.json").read_bytes()
+
+
+def test_secret_is_seen_by_the_command_alone(runs: ContainerRuns) -> None:
+    """Not by who asks the engine, lists processes, or reads the project's files, during the run and after it."""
+    value = 'it\'s "$HOME" \\n `id`\n-----END KEY-----\n\\'
+    runs.secrets["TOKEN"] = value
+    (runs.root / "out").mkdir()
+    (runs.root / "src" / "look.py").write_text(
+        "import hashlib, os, pathlib, sys, time\n"
+        "assert sys.stdin.read() == ''\n"
+        "token = os.environb[b'TOKEN']\n"
+        "pathlib.Path('out/seen').write_text(hashlib.sha256(token).hexdigest())\n"
+        "while not pathlib.Path('out/go').exists(): time.sleep(0.1)\n"
+    )
+    order = runs.order("python3 src/look.py", outs=("out/seen",))
+    run = runs.start(order)
+    eventually(lambda: bool((runs.root / "out" / "seen").is_file() and runs.containers(order)), within=120)
+    (name,) = runs.containers(order)
+    container = runs.engine.containers.get(name)
+    shown = json.dumps([container.attrs, container.top(ps_args="-ef"), container.image.attrs])
+    (runs.root / "out" / "go").touch()
+    assert runs.wait(order, run).cause is None, log_of(order)
+    assert (runs.root / "out" / "seen").read_text() == sha256(value.encode()).hexdigest()
+    assert "END KEY" not in shown
+    assert "TOKEN" not in shown, "not even its name"
+    files = [path for path in runs.root.rglob("*") if path.is_file()]
+    assert order.folder / "order.json" in files
+    assert [path for path in files if b"END KEY" in path.read_bytes()] == []
 
 
 @pytest.mark.parametrize("after", ["", " && echo never", "\necho never"], ids=["alone", "in-a-list", "first-line"])

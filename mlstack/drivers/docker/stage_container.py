@@ -35,6 +35,14 @@ for line in "$@"; do
   [ -z "$failed" ] || exit "$failed"
 done
 """
+# Secrets come over standard input, so that neither `docker inspect` nor any file shows them. What was cut off on its
+# way has no last line, or is no shell at all; nothing runs without its secrets.
+_SECRETS_FIRST = """
+eval "$(cat)"
+[ -n "$secrets_came" ] || { echo "the secrets of this stage did not arrive" >&2; exit 125; }
+unset secrets_came
+exec </dev/null
+"""
 _KEPT_READ_ONLY = (".git", ".dvc")
 
 
@@ -56,11 +64,13 @@ def container_of(order: RunOrder, *, cache: Path | None) -> dict[str, Any]:
         raise ValueError(f"{order.stage.address} has no image")
     settings = order.pool.settings
     stage, root = order.stage, order.root.absolute()
+    script = (_SECRETS_FIRST if stage.secrets else "") + _ALL_LINES
     wanted: dict[str, Any] = {
         "engine": engine_host(settings),
         "image": order.image,
         "name": container_name(order),
-        "command": ["/bin/sh", "-c", _ALL_LINES, "sh", *(line for line in stage.cmd.splitlines() if line.strip())],
+        "command": ["/bin/sh", "-c", script, "sh", *(line for line in stage.cmd.splitlines() if line.strip())],
+        "stdin_open": bool(stage.secrets),
         "entrypoint": [],
         "working_dir": str(root / stage.directory),
         "user": str(settings.get("user") or f"{os.getuid()}:{os.getgid()}"),
@@ -82,6 +92,12 @@ def container_of(order: RunOrder, *, cache: Path | None) -> dict[str, Any]:
         "init": True,
     }
     return wanted | _limits(order.resources, order.environment)
+
+
+def secrets_message(secrets: Mapping[bytes, bytes]) -> bytes:
+    """Return what a container with `stdin_open` waits for: the secrets of its stage, by their variables."""
+    lines = [b"export %s='%s'\n" % (name, value.replace(b"'", b"'\\''")) for name, value in secrets.items()]
+    return b"".join([*lines, b"secrets_came=1\n"])
 
 
 def _limits(resources: Mapping[str, float], environment: Mapping[str, str]) -> dict[str, Any]:

@@ -7,14 +7,17 @@ here and kept in the run's folder; the engine itself keeps none of it.
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mlstack.diagnostics import MlstackError
-from mlstack.drivers.docker.engine import connect, engine_error, remove_container
+from mlstack.drivers.docker.engine import connect, engine_address, engine_error, remove_container
 from mlstack.drivers.docker.engine_images import have_image
+from mlstack.drivers.docker.hijack import hijack
+from mlstack.drivers.docker.stage_container import secrets_message
 from mlstack.drivers.local.launch import Order
 from mlstack.drivers.local.launch import main as carry_out
 from mlstack.drivers.local.run_files import Log
@@ -83,7 +86,7 @@ class ContainerRun(Run):
             remove_container(client, name)
             have_image(client, wanted["image"], say=lambda _: None)
             container = client.containers.create(environment=self._environment(), **wanted)
-            self._follow_container(container)
+            self._follow_container(container, engine)
         except (DockerException, OSError) as error:
             self.cause, self.exit_code = "error", None
             self.detail = engine_error(error)
@@ -96,14 +99,17 @@ class ContainerRun(Run):
                     remove_container(client, name)
 
     def _environment(self) -> dict[str, str]:
-        return {os.fsdecode(name): os.fsdecode(value) for name, value in self._order.env.items()}
+        """Return what anybody may see who can ask the engine; secrets go another way."""
+        order = self._order
+        shown = {name: value for name, value in order.env.items() if name not in order.secrets}
+        return {os.fsdecode(name): os.fsdecode(value) for name, value in shown.items()}
 
-    def _follow_container(self, container: "Container") -> None:
+    def _follow_container(self, container: "Container", engine: str | None) -> None:
         output = container.attach(stdout=True, stderr=True, stream=True, logs=False)
         group = ContainerGroup(container)
         reading, writing = os.pipe()
         try:
-            container.start()
+            self._start(container, engine)
             threading.Thread(target=self._copy, args=(output, writing), daemon=True, name="output").start()
             threading.Thread(target=self._wait, args=(container, group), daemon=True, name="end").start()
             self._follow(group, reading)
@@ -111,6 +117,19 @@ class ContainerRun(Run):
             os.close(reading)
         self._judge(group)
         self._judge_container(container)
+
+    def _start(self, container: "Container", engine: str | None) -> None:
+        """Start it, and hand it the secrets that it waits for."""
+        order = self._order
+        if not order.secrets:
+            container.start()
+            return
+        path = f"/containers/{container.id}/attach?stream=1&stdin=1"
+        with hijack(engine_address({"host": engine}), path) as stdin:
+            container.start()
+            with suppress(ConnectionError):  # it ended meanwhile: whoever waits for it says so
+                stdin.sendall(secrets_message({name: order.env[name] for name in order.secrets}))
+                stdin.shutdown(socket.SHUT_WR)
 
     def _copy(self, output: Any, writing: int) -> None:
         """Hand the output to the loop that also watches the limits; runs in a thread."""

@@ -25,7 +25,10 @@ __all__ = ["Order", "Run", "main"]
 
 
 class Order(Limits):
-    """What to do, as read from standard input. Repeated fields are `command`, `env` and `mask`."""
+    """What to do, as read from standard input. Repeated fields are `command`, `env`, `secret` and `mask`.
+
+    `secrets` are the names of the variables in `env` that hold secrets.
+    """
 
     def __init__(self, data: bytes) -> None:
         parts = data.split(b"\0")
@@ -35,6 +38,7 @@ class Order(Limits):
         self._fields = dict(pairs)
         self.commands = [value for name, value in pairs if name == b"command"]
         self.masks = tuple(value for name, value in pairs if name == b"mask")
+        self.secrets = frozenset(value for name, value in pairs if name == b"secret")
         self.env = {}
         for name, value in pairs:
             if name == b"env":

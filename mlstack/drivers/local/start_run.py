@@ -76,6 +76,7 @@ def build_message(
     fields += [("command", line) for line in stage.cmd.splitlines() if line.strip()]
     variables = order.environment | secrets.reveal() | {MARK: mark}
     fields += [("env", f"{name}={value}") for name, value in variables.items()]
+    fields += [("secret", name) for name in secrets]
     if container is not None:
         fields.append(("container", json.dumps(container)))
     fields += [("mask", pattern) for pattern in secrets.masker().patterns]
