@@ -11,7 +11,7 @@ import typer
 
 from mlstack.cli import options
 from mlstack.cli.carry_out import read_timeout
-from mlstack.cli.gc_places import Place, cache_place, environments_place, remote_place, runs_place
+from mlstack.cli.gc_places import Place, cache_place, environments_place, images_place, remote_place, runs_place
 from mlstack.cli.gc_show import show
 from mlstack.cli.gc_used import Used, read_used
 from mlstack.cli.settings import settings_of
@@ -118,6 +118,8 @@ def _places(root: Path, dvc: DvcSettings, used: Used, order: Order) -> Iterator[
     before = cutoff(_seconds(_AGE) if order.older_than is None else order.older_than)
     yield cache_place(root, dvc, used, before=before)
     yield runs_place(root, used, before=before)
+    for engine in used.engines:
+        yield images_place(used, engine, before=before)
     if order.environments:
         yield environments_place(used.identities, before=before)
     if order.remote:

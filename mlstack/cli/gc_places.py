@@ -24,7 +24,7 @@ Failure = tuple[Item, str]
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """One place: what stays and what can go, by kind. `young` counts what only its age keeps.
 
-    `remove` removes what can go and returns what could not be removed.
+    `remove` removes what can go and returns what could not be removed. `not_checked` says why nothing is known of it.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     garbage: Mapping[str, tuple[Item, ...]]
     remove: Callable[[], list[Failure]]
     young: int = 0
+    not_checked: str = ""
     unread: tuple[Diagnostic, ...] = ()
 
 
@@ -92,6 +93,33 @@ def environments_place(identities: Iterable[str], *, before: float) -> Place:
 
     return _folders(
         "environments", environments_folder(), sort_environments(set(identities), before=before), remove_environment
+    )
+
+
+def images_place(used: Used, engine: str | None, *, before: float) -> Place:
+    """Look at the project's images on a Docker engine. One that does not answer is not checked."""
+    from mlstack.drivers.docker.engine import engine_address
+    from mlstack.drivers.docker.old_images import remove_images, sort_images
+
+    where = engine_address({"host": engine})
+    try:
+        stay, go = sort_images(engine, project=used.project, tags=used.tags, digests=used.digests, before=before)
+    except MlstackError as error:
+        nothing: dict[str, tuple[Item, ...]] = {"images": ()}
+        return Place(
+            name="engine",
+            where=where,
+            kept=nothing,
+            garbage=nothing,
+            remove=list,
+            not_checked=error.diagnostics[0].detail.rstrip("."),
+        )
+    return Place(
+        name="engine",
+        where=where,
+        kept={"images": tuple(stay)},
+        garbage={"images": tuple(go)},
+        remove=lambda: remove_images(engine, go),
     )
 
 

@@ -19,6 +19,7 @@ _WORDS = {
     "provenance": "provenance",
     "runs": "logs of runs",
     "environments": "Python environments",
+    "images": "images on the Docker engine",
 }
 _NAMED = 3
 
@@ -37,6 +38,8 @@ def show(
     ]
     rows: list[list[str | Cell]] = [
         [_words(place, kind), *_amount(items), *_amount(place.garbage[kind])]
+        if not place.not_checked
+        else [_words(place, kind), "not checked", "", "", ""]
         for place in places
         for kind, items in place.kept.items()
     ]
@@ -78,6 +81,9 @@ def _kept_by(used: Used, places: Collection[Place]) -> Iterator[str]:
         f"state and history of {', '.join(used.environments) or 'no environment'}",
     ]
     yield f"Kept is what these refer to: {'; '.join(plain(each) for each in found)}."
+    for place in places:
+        if place.not_checked:
+            yield f"Not checked: {plain(place.not_checked)}."
     young = sum(place.young for place in places)
     if young:
         yield f"And what is too new to tell (--older-than): {counted(young, 'content')}."
@@ -102,6 +108,7 @@ def _document(used: Used, places: Sequence[Place], failed: Collection[Failure] |
             {
                 "place": place.name,
                 "where": place.where,
+                "not_checked": place.not_checked or None,
                 "kind": kind,
                 "kept": {"count": len(items), "bytes": total(items)},
                 "unused": {

@@ -83,7 +83,8 @@ class ImagePlan(msgspec.Struct, frozen=True, kw_only=True):
     Docker's own builder, which knows neither mounts nor secrets. `files` is the build context, `texts` are files of it
     that mlstack writes (path → text). `base` is what the Dockerfile begins with, `pinned` its digest by `mlstack.lock`.
     `name` is the repository with the registry, if there is one. `users` run in it, `pools` are where. `folders` are
-    packages of the project that are found there, by PYTHONPATH, and not installed.
+    packages of the project that are found there, by PYTHONPATH, and not installed. `labels` say whose it is and which
+    recorded digests it came from, for those who clear up.
     """
 
     address: Address
@@ -101,6 +102,7 @@ class ImagePlan(msgspec.Struct, frozen=True, kw_only=True):
     users: tuple[Address, ...] = ()
     pools: tuple[Address, ...] = ()
     folders: tuple[str, ...] = ()
+    labels: dict[str, str] = {}
 
     @property
     def reference(self) -> str:

@@ -12,6 +12,7 @@ from mlstack.spec.address import Address, parse_address
 from mlstack.spec.spec import CONTAINER_TARGETS, Endpoint, Image, Pool, Python, Spec, Stage
 
 TAG_RECIPE = 1
+PROJECT_LABEL, DIGESTS_LABEL = "dev.mlstack.project", "dev.mlstack.digests"
 _TAG_LENGTH = 20
 _DEFAULT_PYTHON = "3.12"
 _NOT_IN_REPOSITORIES = re.compile(r"[^a-z0-9]+")
@@ -119,8 +120,17 @@ def _plan_image(image: Image, spec: Spec, sources: SourceDigests, users: Mapping
         users=mine,
         pools=tuple(sorted({_pool(spec, user) for user in mine})),
         folders=own.folders,
+        labels={PROJECT_LABEL: spec.project, DIGESTS_LABEL: " ".join(_recorded_digests(image, sources))},
     )
     return msgspec.structs.replace(plan, tag=_tag(plan, own.files, sources))
+
+
+def _recorded_digests(image: Image, sources: SourceDigests) -> list[str]:
+    """Return the digests by which records of results name what an image consists of: its packages, its files."""
+    identity = sources.environments.get(image.address)
+    beside = image_identity(image, sources.images.get(image.address))
+    found = [identity.digest if identity is not None else "", beside.get("dockerfile", ""), beside.get("files", "")]
+    return sorted(filter(None, found))
 
 
 def _tag(plan: ImagePlan, files: tuple[ContextFile, ...], sources: SourceDigests) -> str:

@@ -6,12 +6,14 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.workspace import BIN, Workspace, clean_environment
+from tests.s3 import s3_server
 
 pytestmark = pytest.mark.e2e
 
@@ -271,9 +273,19 @@ def test_what_cannot_be_removed_is_named(tiny: Workspace) -> None:
 # ---------------------------------------------------------------------------------------------------- remote
 
 
-def test_the_remote_is_cleaned_on_request_and_dvc_goes_on_with_it(tiny: Workspace, tmp_path: Path) -> None:
-    remote = tmp_path / "remote"
-    tiny.dvc("remote", "add", "-d", "store", str(remote))
+@pytest.fixture(params=["folder", "s3"])
+def remote(request: pytest.FixtureRequest, tiny: Workspace, tmp_path: Path) -> Iterator[str]:
+    if request.param == "folder":
+        yield str(tmp_path / "remote")
+        return
+    with s3_server() as server:
+        server.bucket("store")
+        tiny.environment = {**tiny.environment, **server.variables}
+        yield "s3://store/results"
+
+
+def test_the_remote_is_cleaned_on_request_and_dvc_goes_on_with_it(tiny: Workspace, tmp_path: Path, remote: str) -> None:
+    tiny.dvc("remote", "add", "-d", "store", remote)
     tiny.mlstack("push")
     tiny.commit("A remote")  # DVC pulls a commit from the remote that this commit names
     make(tiny, "second")

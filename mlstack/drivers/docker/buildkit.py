@@ -52,12 +52,14 @@ def _command(order: BuildOrder, place: Staged, *, archive: Path, result: Path) -
         words += ["--sbom=false", f"--platform={order.plan.platform}", f"--file={place.dockerfile}"]
         for name, value in arguments.items():
             words += ["--build-arg", f"{name}={value}"]
+        words += [f"--label={name}={value}" for name, value in order.plan.labels.items()]
         last = [str(place.context)]
     else:
         words = ["buildctl", "--addr", order.builder.address, "build", "--progress=plain", "--frontend=dockerfile.v0"]
         words += [f"--local=context={place.context}", f"--local=dockerfile={place.dockerfile.parent}"]
         words += [f"--opt=filename={place.dockerfile.name}", f"--opt=platform={order.plan.platform}"]
         words += [f"--opt=build-arg:{name}={value}" for name, value in arguments.items()]
+        words += [f"--opt=label:{name}={value}" for name, value in order.plan.labels.items()]
         last = []
     if order.fresh:
         words.append("--no-cache")

@@ -78,6 +78,7 @@ def _build(client: Any, archive: IO[bytes], order: BuildOrder) -> Iterator[str]:
         dockerfile=_OWN_DOCKERFILE,
         tag=order.plan.reference,
         buildargs=arguments,
+        labels=order.plan.labels,
         nocache=order.fresh,
         rm=True,
         forcerm=True,
