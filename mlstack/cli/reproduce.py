@@ -1,6 +1,5 @@
 """`mlstack reproduce`: compute a commit again from scratch, and compare with what it recorded."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -10,20 +9,18 @@ import typer
 
 from mlstack.cli import options
 from mlstack.cli.at_commit import CommitProject, project_at, recorded_entries, restore_inputs
-from mlstack.cli.carry_out import DEFAULT_PARALLELISM, refuse_errored
+from mlstack.cli.carry_out import DEFAULT_PARALLELISM, refuse_errored, refuse_unready
 from mlstack.cli.console import note, say, say_json
-from mlstack.cli.progress import progress_renderer
 from mlstack.cli.project import Planned, make_plan
 from mlstack.cli.reproduce_causes import Making, likely_causes, machine_words
 from mlstack.cli.settings import Settings, settings_of
+from mlstack.cli.unrecorded import carry_out_unrecorded
 from mlstack.cli.write_file import write_text
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.dvc.metrics import parse_metrics
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.settings import read_settings
-from mlstack.executor.apply import Who, apply
-from mlstack.executor.interrupt import Interrupt
-from mlstack.executor.work import Session, Work
+from mlstack.executor.work import Work
 from mlstack.graph.graph import LockEntry
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.plan import Scope
@@ -44,8 +41,6 @@ from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.load import find_file
 from mlstack.spec.plain_files import read_plain
 from mlstack.spec.spec import Out, Stage
-from mlstack.state.identity import host_name, iso_time, new_id, person
-from mlstack.state.unrecorded import Unrecorded
 
 _LARGEST = 16 << 20
 
@@ -134,11 +129,8 @@ def _compute_again(
     restore_inputs(opened, stages, also=_metric_contents(opened, stages, entries))
     before = Before(entries=entries, numbers=_read_numbers(opened, stages))
     _announce(opened, stages)
-    planned = _plan(opened, stages)
-    work, interrupt = _work(opened, planned)
-    who = Who(name=person(), host=host_name(), operation="reproduce")
-    with progress_renderer(settings) as show, interrupt.on_signals():
-        result = apply(work, parallelism=parallelism, who=who, on_event=show)
+    planned = _plan(settings, opened, stages)
+    result, work = carry_out_unrecorded(settings, project, planned, operation="reproduce", parallelism=parallelism)
     if result.outcome == "interrupted":
         return None
     if result.outcome == "failed":
@@ -162,7 +154,7 @@ def _announce(opened: CommitProject, stages: tuple[Address, ...]) -> None:
     note("")
 
 
-def _plan(opened: CommitProject, stages: tuple[Address, ...]) -> Planned:
+def _plan(settings: Settings, opened: CommitProject, stages: tuple[Address, ...]) -> Planned:
     graph = opened.project.graph
     beside = {
         need
@@ -172,25 +164,8 @@ def _plan(opened: CommitProject, stages: tuple[Address, ...]) -> Planned:
     }
     planned = make_plan(opened.project, Scope(targets=(*stages, *sorted(beside)), replace=stages, refresh=False))
     refuse_errored(planned)
+    refuse_unready(settings, opened.project, planned)
     return planned
-
-
-def _work(opened: CommitProject, planned: Planned) -> tuple[Work, Interrupt]:
-    """Prepare the runs. Nothing is recorded, nothing published, nothing noted of where results come from."""
-    from mlstack.drivers.hands import LocalHands
-
-    project, interrupt = opened.project, Interrupt()
-    session = Session(
-        root=project.root,
-        apply_id=new_id(),
-        now=lambda: iso_time(time.time()),
-        verify_lock=lambda: None,
-        interrupt=interrupt,
-        metrics=planned.readings.metrics,
-    )
-    hands = LocalHands(project.graph, root=project.root, recording=False, publishing=False)
-    store = Unrecorded(project.backend, project.reader())
-    return Work(planned.plan, planned.diffed, project.graph, store, hands=hands, session=session), interrupt
 
 
 # ---------------------------------------------------------------------------------------------------- comparing

@@ -13,18 +13,17 @@ import typer
 from mlstack.cli.addresses import one_address
 from mlstack.cli.complete import complete_address
 from mlstack.cli.console import note, report
-from mlstack.cli.project import Project, open_project
+from mlstack.cli.project import open_project
 from mlstack.cli.settings import Settings, settings_of
+from mlstack.cli.shell_notebook import LOOPBACK, NOTEBOOKS, no_notebook, notebook_options
+from mlstack.cli.shell_place import Inside, Opened, find_inside, order_inside, secrets_inside
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.local.shell import Surroundings, interactive_shell, run_inside
 from mlstack.drivers.registry import pool_of
 from mlstack.render.escape import plain
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Stage
 
 _NOT_STARTED = 127
-_LOOPBACK = "127.0.0.1"
-_NOTEBOOKS = ("jupyter-lab", "jupyter-notebook")
 
 Words = Annotated[
     list[str] | None,
@@ -41,14 +40,6 @@ Port = Annotated[
 ]
 
 
-class Opened(msgspec.Struct, frozen=True, kw_only=True):
-    """The project that the shell is in. `root` is the working tree: secrets in files are found there."""
-
-    project: Project
-    root: Path
-    at: str = ""
-
-
 def shell(context: typer.Context, words: Words = None, commit: Commit = None, port: Port = None) -> int:
     """Open a shell in the environment of a stage: its Python, variables, secrets and folder. Records nothing.
 
@@ -60,18 +51,16 @@ def shell(context: typer.Context, words: Words = None, commit: Commit = None, po
     before = (words or [])[: len(words or []) - len(command)]
     if len(before) > 1 or (port is not None and command):
         raise _usage(before, command)
-    with _opened(settings, commit, before) as opened, TemporaryDirectory(prefix="mlstack-shell-") as scratch:
-        place = _surroundings(opened, before)
-        if port is not None:
-            command = _notebook(place, port)
-        more: Mapping[str, str] = {}
-        if not command:
-            command, more = _shell(settings, place, Path(scratch))
-        try:
-            return run_inside(msgspec.structs.replace(place, environment={**place.environment, **more}), command)
-        except MlstackError as error:
-            report(settings, error.diagnostics)
-            return _NOT_STARTED
+    with _opened(settings, commit, before) as opened:
+        inside = find_inside(opened, before)
+        match target := pool_of(inside.stage, opened.project.graph).target:
+            case "local":
+                return _in_a_process(settings, opened, inside, command, port=port)
+            case "docker":
+                from mlstack.cli.shell_docker import shell_in_container
+
+                return shell_in_container(settings, opened, inside, command, port=port)
+        raise MlstackError(_not_here(inside.stage.address, target))
 
 
 @contextmanager
@@ -90,68 +79,26 @@ def _opened(settings: Settings, commit: str | None, words: Sequence[str]) -> Ite
         yield Opened(project=found.project, root=find_file(settings.directory).parent, at=f"@{found.commit[:8]}")
 
 
-def _surroundings(opened: Opened, words: Sequence[str]) -> Surroundings:
-    graph, root = opened.project.graph, opened.project.root
-    if words:
-        stage = _stage(opened, one_address(words[0], graph.stages))
-        return Surroundings(
-            folder=root / stage.directory,
-            environment=_environment(opened, stage),
-            label=f"{stage.address}{opened.at}",
-        )
-    stage = _any_stage(opened)
-    whole = _environment(opened, msgspec.structs.replace(stage, env={}, secrets={}))
-    of_the_stage = {name for name in whole if name.startswith("MLSTACK_")} - {"MLSTACK_PROJECT", "MLSTACK_ENVIRONMENT"}
-    return Surroundings(
-        folder=root,
-        environment={name: value for name, value in whole.items() if name not in of_the_stage},
-        label=f"{graph.spec.project}{opened.at}",
+def _in_a_process(
+    settings: Settings, opened: Opened, inside: Inside, command: Sequence[str], *, port: int | None
+) -> int:
+    order, secrets = order_inside(opened, inside), secrets_inside(opened, inside)
+    place = Surroundings(
+        folder=order.root / order.stage.directory,
+        environment={**order.environment, **secrets.reveal()},
+        label=inside.label,
     )
-
-
-def _stage(opened: Opened, address: Address) -> Stage:
-    stage = opened.project.graph.resources[address]
-    assert isinstance(stage, Stage)  # noqa: S101 - found among the stages
-    return stage
-
-
-def _any_stage(opened: Opened) -> Stage:
-    """Return a stage whose environment all of them have. Raises `MlstackError` when there are several environments."""
-    graph = opened.project.graph
-    found: dict[tuple[str, str], Address] = {}
-    for address in graph.stages:
-        identity = graph.environments.get(address)
-        target = pool_of(_stage(opened, address), graph).target
-        found.setdefault((target, identity.digest if identity is not None else ""), address)
-    if len(found) != 1:
-        listed = ", ".join(found.values())
-        raise MlstackError(
-            Diagnostic(
-                code="which-environment",
-                summary="It is not said in which environment",
-                detail=f"The stages have {len(found)} environments; one of each: {listed}."
-                if found
-                else "The project has no stages.",
-                hint="Name a stage, as in:" if found else "",
-                command=f"mlstack shell {next(iter(found.values()))}" if found else "",
-            )
-        )
-    return _stage(opened, next(iter(found.values())))
-
-
-def _environment(opened: Opened, stage: Stage) -> dict[str, str]:
-    """Return all variables of the stage, as a run of it would get them. Its Python environment is made if need be."""
-    from mlstack.drivers.hands import LocalHands
-    from mlstack.drivers.secrets import resolve_secrets
-
-    graph, root = opened.project.graph, opened.project.root
-    target = pool_of(stage, graph).target
-    if target != "local":
-        raise MlstackError(_not_here(stage.address, target))
-    hands = LocalHands(graph, root=root, recording=False, publishing=False)
-    order = hands.order(stage, "shell", attempt=1, extra={}, say=lambda line: note(plain(line)))
-    secrets = resolve_secrets(stage.secrets, address=stage.address, root=opened.root, environment=os.environ)
-    return {**order.environment, **secrets.reveal()}
+    with TemporaryDirectory(prefix="mlstack-shell-") as scratch:
+        more: Mapping[str, str] = {}
+        if port is not None:
+            command = _notebook(place, port)
+        elif not command:
+            command, more = _shell(settings, place, Path(scratch))
+        try:
+            return run_inside(msgspec.structs.replace(place, environment={**place.environment, **more}), command)
+        except MlstackError as error:
+            report(settings, error.diagnostics)
+            return _NOT_STARTED
 
 
 def _shell(settings: Settings, place: Surroundings, scratch: Path) -> tuple[Sequence[str], Mapping[str, str]]:
@@ -168,21 +115,11 @@ def _notebook(place: Surroundings, port: int) -> tuple[str, ...]:
 
     programs = place.environment.get("VIRTUAL_ENV")
     where = str(Path(programs) / "bin") if programs else place.environment.get("PATH")
-    for name in _NOTEBOOKS:
+    for name in NOTEBOOKS:
         program = which(name, path=where)
         if program is not None:
-            return (program, f"--ip={_LOOPBACK}", f"--port={port}", "--ServerApp.port_retries=0", "--no-browser")
-    raise MlstackError(
-        Diagnostic(
-            code="no-notebook",
-            summary="There is no notebook server in this environment",
-            detail=f"Neither {' nor '.join(_NOTEBOOKS)} is in the environment of {place.label}.",
-            hint="Add it to a group of your lock file, and name that group under `python` of a stage of its own. "
-            "Packages are part of what a result is computed from: in the environment of other stages it would make "
-            "these run again.",
-            command="uv add --group notebook jupyterlab",
-        )
-    )
+            return (program, *notebook_options(LOOPBACK, port))
+    raise MlstackError(no_notebook(place.label))
 
 
 def _not_here(address: Address, target: str) -> Diagnostic:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.terminal import Terminal
 from tests.e2e.workspace import BIN, Workspace, clean_environment
 
 pytestmark = pytest.mark.e2e
@@ -63,3 +64,37 @@ def test_commands_can_come_from_standard_input(tiny: Workspace) -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (5, "blue\n")
+
+
+def test_at_a_commit_its_data_is_there_and_the_checkout_is_removed(tiny: Workspace) -> None:
+    first = tiny.git("rev-parse", "HEAD").strip()
+    tiny.edit("mlstack.yaml", "word: first", "word: second")
+    tiny.edit("mlstack.yaml", "COLOUR: blue", "COLOUR: red")
+    tiny.mlstack("apply", "--yes")
+    done = tiny.mlstack("shell", "make", "--commit", first, "--", "sh", "-c", "cat out.txt; echo $COLOUR; echo x > new")
+    assert done.stdout == "first\nblue\n"
+    assert (tiny.root / "out.txt").read_text() == "second\n"
+    assert not (tiny.root / "new").exists()
+    assert list((tiny.root / ".mlstack" / "worktrees").iterdir()) == []
+    assert len(tiny.git("worktree", "list").splitlines()) == 1
+
+
+def test_the_python_is_the_locked_one(applied: Workspace) -> None:
+    line = "import sklearn, sys; print(sys.prefix, sklearn.__version__)"
+    prefix, version = applied.mlstack("shell", "--", "python", "-c", line).stdout.split()
+    assert Path(prefix) == applied.python().parent
+    assert f"scikit-learn=={version}" in (applied.root / "requirements.txt").read_text()
+    said = applied.mlstack("shell", "train", "--port", "8888", code=1).stderr
+    assert "There is no notebook server in this environment" in said
+
+
+def test_on_a_terminal_the_prompt_says_where_one_is_and_ctrl_c_is_the_commands(tiny: Workspace) -> None:
+    environment = {name: value for name, value in tiny.environment.items() if name != "CI"}
+    environment |= {"SHELL": "/bin/sh", "TERM": "dumb"}
+    with Terminal([BIN / "mlstack", "shell", "make"], folder=tiny.root, environment=environment) as terminal:
+        terminal.read_until("(stages.make) $ ")
+        terminal.write("echo $COLOUR; sleep 600\n")
+        terminal.read_until("blue\r\n")
+        terminal.read_until("(stages.make) $ ", pressing="\x03")
+        terminal.write("exit 3\n")
+        assert terminal.wait() == 3

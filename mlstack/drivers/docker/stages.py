@@ -57,7 +57,7 @@ class DockerStages(LocalStages):
             stages.setdefault(stage.pool, []).append(stage)
         found: list[Diagnostic] = []
         for stages_there in stages.values():
-            found.extend(_check_engine(pool_of(stages_there[0], graph), stages_there))
+            found.extend(check_engine(pool_of(stages_there[0], graph), stages_there))
         return found
 
     def inherited(self, environ: Mapping[str, str]) -> Mapping[str, str]:
@@ -99,7 +99,8 @@ def _of_the_engine() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}
 
 
-def _check_engine(pool: Pool, stages: Sequence[Stage]) -> Iterable[Diagnostic]:
+def check_engine(pool: Pool, stages: Sequence[Stage]) -> Iterable[Diagnostic]:
+    """Ask a pool's engine whether it is there, can see this machine's files, and has what these stages ask for."""
     try:
         facts = ask_engine(engine_host(pool.settings), address=pool.address)
     except MlstackError as error:
