@@ -81,13 +81,15 @@ class StageReading(msgspec.Struct, frozen=True, kw_only=True):
 class DatasetReading(msgspec.Struct, frozen=True, kw_only=True):
     """What DVC has recorded for a dataset (`.dvc` file), from which source, and whether it can be had by hash.
 
-    `path` is only said of one that is not declared any more.
+    `path` is where a `.dvc` file lies that has to go: of one that is not declared any more, or that is declared at
+    another path now. `left` is what that file records, if it is declared.
     """
 
     recorded: FileDigest | None = None
     source: str | None = None
     content: Observation = Present()
     path: str = ""
+    left: FileDigest | None = None
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):

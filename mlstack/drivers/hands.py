@@ -39,12 +39,14 @@ class LocalHands:
         self.results: ResultStore = store if recording else _Unrecorded(store)
         self.admission = StageAdmission(graph)
         self._graph, self._root, self._store = graph, root, store
+        self._is_recording = recording
         self._hashes = HashCache(cache / "digests")
         self._runners: dict[str, SupportsRun] = {}
 
     def forget_dataset(self, address: Address, path: str) -> None:
-        """Drop the record of a dataset that is not declared any more; its data stays."""
-        forget_dataset(self._root, address, path)
+        """Drop the record of a dataset that is not declared any more, or not at this path; its data stays."""
+        if self._is_recording:
+            forget_dataset(self._root, address, path)
 
     def runner(self, stage: Stage) -> SupportsRun:
         """Return what runs this stage; one for each target."""

@@ -73,10 +73,15 @@ def _by_kind(work: Work, change: Change) -> Outcome:
 
 
 def _dataset(work: Work, change: Change, dataset: Dataset) -> Outcome:
-    digest = work.hands.results.add_dataset(dataset, say=work.say(change.address))
-    work.recording.added(dataset, digest, at=work.now())
-    work.learn_digest(dataset.path, digest)
-    return Outcome(detail=digest.md5[:12])
+    detail = "tracked by Git"
+    if dataset.address in work.graph.datasets:
+        digest = work.hands.results.add_dataset(dataset, say=work.say(change.address))
+        work.recording.added(dataset, digest, at=work.now())
+        work.learn_digest(dataset.path, digest)
+        detail = digest.md5[:12]
+    if change.before is not None:
+        work.hands.forget_dataset(change.address, str(change.before["path"]))
+    return Outcome(detail=detail)
 
 
 def _stage(work: Work, change: Change, stage: Stage) -> Outcome:

@@ -73,7 +73,7 @@ class Hands(Protocol):
         ...
 
     def forget_dataset(self, address: Address, path: str) -> None:
-        """Drop the record of a dataset that is not declared any more; its data stays."""
+        """Drop the record of a dataset that is not declared any more, or not at this path; its data stays."""
         ...
 
     def runner(self, stage: Stage) -> SupportsRun:

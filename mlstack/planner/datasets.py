@@ -1,5 +1,7 @@
 """What happens to a dataset that DVC holds."""
 
+import msgspec
+
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Absent, DatasetReading, NotChecked
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
@@ -46,6 +48,30 @@ def _diff_source(
         reason = Reason(code=ReasonCode.OUT_MISSING, subject=dataset.path)
         return _row(dataset.address, Action.UPDATE, reason, before=recorded, after=recorded), recorded
     return _row(dataset.address, Action.NO_OP, Reason(code=ReasonCode.UP_TO_DATE), reading=reading), recorded
+
+
+def with_old_path(change: Change, dataset: Dataset, reading: DatasetReading) -> Change:
+    """Have the row say, and its step see to it, that the `.dvc` file of the path before goes."""
+    if not reading.path:
+        return change
+    moved = Reason(code=ReasonCode.MOVED, subject=reading.path)
+    before = reading.left.md5 if reading.left is not None else None
+    versions = (
+        msgspec.structs.replace(field, before=before) if field.before is None else field for field in change.fields
+    )
+    return msgspec.structs.replace(
+        change,
+        action=Action.UPDATE,
+        reasons=(moved, *(reason for reason in change.reasons if reason.code not in _IMPLIED)),
+        fields=(
+            FieldDiff(path="path", before=reading.path, after=dataset.path),
+            *(field for field in versions if field.unknown or field.before != field.after),
+        ),
+        before={"path": reading.path},
+    )
+
+
+_IMPLIED = (ReasonCode.NOT_RECORDED, ReasonCode.UP_TO_DATE, ReasonCode.TRACKED_BY_GIT)
 
 
 def check_dataset(dataset: Dataset, desired: FileDigest | None, reading: DatasetReading) -> Diagnostic | None:

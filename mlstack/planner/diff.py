@@ -20,7 +20,7 @@ from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.outputs import Known, fill_endpoint, given_by
 from mlstack.graph.sources import FileDigest
-from mlstack.planner.datasets import check_dataset, diff_dataset
+from mlstack.planner.datasets import check_dataset, diff_dataset, with_old_path
 from mlstack.planner.images import LookAt, diff_images, forget_image, never_looked
 from mlstack.planner.models import check_gates, diff_model, judge
 from mlstack.planner.moves import reading_before_move, record_before_move, sources_of_moves
@@ -143,16 +143,18 @@ class _Walk:
 
     def _dataset(self, dataset: Dataset) -> Change:
         address = dataset.address
-        if address not in self.graph.datasets:
-            return _no_op(address, Kind.DATASET, ReasonCode.TRACKED_BY_GIT)
-        desired = self.graph.datasets[address]
         reading = self.readings.datasets.get(address, DatasetReading())
-        change, digest = diff_dataset(dataset, desired, reading)
+        desired, digest = self.graph.datasets.get(address), None
+        if address not in self.graph.datasets:
+            change = _no_op(address, Kind.DATASET, ReasonCode.TRACKED_BY_GIT)
+        else:
+            change, digest = diff_dataset(dataset, desired, reading)
+        change = with_old_path(change, dataset, reading)
         if self.scope.destroy or self.scope.refresh_only:
             change, digest = _no_op(address, Kind.DATASET, ReasonCode.KEPT), reading.recorded
         elif address not in self.selected:
             change, digest = self._left_out(change), reading.recorded
-        elif (problem := check_dataset(dataset, desired, reading)) is not None:
+        elif address in self.graph.datasets and (problem := check_dataset(dataset, desired, reading)) is not None:
             self.diagnostics.append(problem)
         if digest is not None:
             self.known[dataset.path] = digest

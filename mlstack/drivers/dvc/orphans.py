@@ -1,4 +1,4 @@
-"""Datasets that mlstack recorded and that the file does not declare any more: found by their `.dvc` files."""
+"""Datasets that mlstack recorded and that the file does not declare any more, or elsewhere: by their `.dvc` files."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from mlstack.spec.spec import Dataset
 def orphan_datasets(
     graph: ResourceGraph, *, root: Path, cache_folder: Path | None = None
 ) -> dict[Address, tuple[str, RecordedDataset]]:
-    """Return address → path and record of datasets that are not declared any more; what others wrote is left out.
+    """Return address → path and record where no dataset is declared any more; what others wrote is left out.
 
     Git is asked for the names, so one whose `.dvc` file was never committed is not found. A damaged file is nobody's.
     """
@@ -24,7 +24,7 @@ def orphan_datasets(
         if file in declared or not path or path.endswith("/"):
             continue
         recorded = _read(root, path, cache_folder)
-        if recorded is not None and recorded.address is not None and recorded.address not in graph.resources:
+        if recorded is not None and recorded.address is not None and _may_be(recorded.address, graph):
             found[recorded.address] = (path, recorded)
     return found
 
@@ -39,6 +39,10 @@ def forget_dataset(root: Path, address: Address, path: str) -> bool:
         return False
     (root / dataset_file(path)).unlink(missing_ok=True)
     return True
+
+
+def _may_be(address: Address, graph: ResourceGraph) -> bool:
+    return address not in graph.resources or isinstance(graph.resources[address], Dataset)
 
 
 def _read(root: Path, path: str, cache_folder: Path | None) -> RecordedDataset | None:

@@ -182,7 +182,11 @@ class _Reader:
                 self._read_stage(self._graph.stages[address], pending.get(address))
         orphans = orphan_datasets(self._graph, root=self._root, cache_folder=self._cache_folder)
         for address, (path, dataset) in orphans.items():
-            self.datasets[address] = DatasetReading(recorded=dataset.digest, source=dataset.source, path=path)
+            if address in self._graph.resources:
+                declared = self.datasets.get(address, DatasetReading())
+                self.datasets[address] = msgspec.structs.replace(declared, path=path, left=dataset.digest)
+            else:
+                self.datasets[address] = DatasetReading(recorded=dataset.digest, source=dataset.source, path=path)
         for address, place in self._definitions.orphans.items():
             found = self._lock(place.directory).stages.get(place.name)
             recorded = found.entry if found else None

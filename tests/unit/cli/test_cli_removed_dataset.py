@@ -1,4 +1,4 @@
-"""A dataset that the file does not declare any more: its record goes, its data never does."""
+"""A dataset that the file does not declare any more, or at another path: its record goes, its data never does."""
 
 import json
 import subprocess
@@ -99,3 +99,45 @@ def test_a_new_name_for_the_same_path_forgets_nothing(root: Path, capsys: CapSys
 def test_a_file_that_is_damaged_or_not_ours_is_nobody_s(root: Path, capsys: CapSys) -> None:
     (root / "data" / "wine.csv.dvc").write_text("outs: 3\n")
     assert "datasets.wine" not in rows(capsys)
+
+
+def declare_moved(root: Path, **paths: str) -> None:
+    known = {"wine": "data/wine.csv", "beer": "data/beer.csv"} | paths
+    source = f"file://{root.parent / 'beer.csv'}"
+    datasets = f"wine: {{path: {known['wine']}}}, beer: {{path: {known['beer']}, source: '{source}'}}"
+    (root / "mlstack.yaml").write_text(FILE.format(datasets=f"datasets: {{{datasets}}}"))
+
+
+def test_another_path_takes_the_record_along(root: Path, capsys: CapSys) -> None:
+    declare_moved(root, wine="data/red.csv", beer="data/ale.csv")
+    assert main(["plan"]) == 1
+    assert 'did you mean "data/wine.csv"?' in capsys.readouterr().err
+    (root / "data" / "wine.csv").rename(root / "data" / "red.csv")
+    assert main(["plan"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "datasets.wine will be updated in place (because it was data/wine.csv)" in said
+    assert "~ path: data/wine.csv -> data/red.csv" in said
+    assert main(["run", "--force"]) == 0
+    assert (root / "data" / "wine.csv.dvc").exists(), "a try records nothing"
+    assert main(["apply", "--yes", "--commit"]) == 0
+    assert sorted(path.name for path in (root / "data").glob("*.dvc")) == [
+        "ale.csv.dvc",
+        "red.csv.dvc",
+        "theirs.csv.dvc",
+    ]
+    assert (root / "data" / "ale.csv").read_text() == "2\n"
+    assert git("status", "--short").split() == ["M", "mlstack.yaml"], "the old record is out of Git too"
+    capsys.readouterr()
+    assert main(["plan", "--detailed-exitcode"]) == 0
+
+
+def test_another_path_that_git_tracks(root: Path, capsys: CapSys) -> None:
+    (root / "small.csv").write_text("1\n")
+    git("add", "small.csv")
+    declare_moved(root, wine="small.csv")
+    assert rows(capsys)["datasets.wine"] == "update"
+    assert main(["apply", "--yes"]) == 0
+    assert not (root / "data" / "wine.csv.dvc").exists()
+    assert not (root / "small.csv.dvc").exists()
+    capsys.readouterr()
+    assert main(["plan", "--detailed-exitcode"]) == 0
