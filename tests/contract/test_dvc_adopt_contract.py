@@ -13,7 +13,9 @@ from mlstack.drivers.dvc.store import DvcResults
 from mlstack.graph.digest_sources import digest_sources
 from mlstack.graph.graph import EntryKey, ResourceGraph, entry_key
 from mlstack.graph.resolve import resolve
+from mlstack.spec.address import Address
 from mlstack.spec.load import load_spec
+from mlstack.spec.spec import Stage
 from tests.unit.dvc.conftest import project
 from tests.unit.dvc.dvc_project import Project
 
@@ -125,6 +127,58 @@ def test_what_was_up_to_date_stays_up_to_date(project: Project) -> None:
     assert store.write_definitions() == ()
     readings = read_results(load(project), root=project.root, cache_folder=project.cache_folder)
     assert all(reading.defined for reading in readings.stages.values())
+
+
+FORMS = """\
+vars:
+- regions: {us: {t: 1}, uk: {t: 2}}
+stages:
+  keys:
+    cmd: echo 1 >kept.json
+    deps: [raw.csv]
+    params:
+    - train.lr
+    - conf/other.yaml:
+      - k.z
+    outs:
+    - kept.json:
+        cache: false
+        desc: small
+  map:
+    foreach: ${regions}
+    do:
+      cmd: echo ${item.t} >${key}.txt
+      outs: ["${key}.txt"]
+  held:
+    matrix: {m: [a, b]}
+    cmd: echo ${item.m} >${item.m}.h
+    outs:
+    - ${item.m}.h:
+        persist: true
+  still: {cmd: echo 1 >s, outs: [s], frozen: true}
+"""
+
+
+def test_every_form_is_taken_in_or_refused_at_its_place(project: Project) -> None:
+    project.write("raw.csv", "1\n")
+    project.write("params.yaml", "train: {lr: 0.1}\n")
+    project.write("conf/other.yaml", "k: {z: 1}\n")
+    project.write("dvc.yaml", FORMS)
+    adoption = adopt(project.root)
+    assert [(found.position and found.position.line, found.detail) for found in adoption.left_out] == [
+        (20, "dvc.yaml: held@a stays as it is: its output a.h is kept between runs (persist: true)."),
+        (20, "dvc.yaml: held@b stays as it is: its output b.h is kept between runs (persist: true)."),
+        (26, "dvc.yaml: still stays as it is: it is frozen; mlstack has no such thing."),
+    ]
+    project.write("mlstack.yaml", adoption.text)
+    graph = load(project)
+    assert sorted(graph.stages) == ["stages.keys", "stages.map-uk", "stages.map-us"]
+    keys = graph.stages[Address("stages.keys")]
+    assert keys.params == {"params.yaml": {"train.lr": 0.1}, "conf/other.yaml": {"k.z": 1}}
+    assert [(out.path, out.cache) for out in keys.outs] == [("kept.json", False)]
+    uk = graph.resources[Address("stages.map-uk")]
+    assert isinstance(uk, Stage)
+    assert uk.cmd == "echo 2 >uk.txt"
 
 
 def test_a_broken_dvc_yaml_says_so(project: Project) -> None:

@@ -62,7 +62,7 @@ def adopt(root: Path, *, project: str | None = None) -> Adoption:
     for stage in sorted(found, key=lambda stage: (str(stage.path), str(getattr(stage, "name", "")))):
         problem = _obstacle(stage, root)
         if problem is not None:
-            left_out.append(_left_out(_name_of(stage, root), problem))
+            left_out.append(_left_out(stage, root, problem))
         elif stage.cmd is None:
             path = os.path.relpath(stage.outs[0].fs_path, root)
             datasets[_free_name(path.rpartition("/")[2].partition(".")[0], taken)] = path
@@ -261,20 +261,29 @@ def _mark_dataset(root: Path, name: str, path: str) -> bool:
 # ---------------------------------------------------------------------------------------------------- words
 
 
-def _name_of(stage: Any, root: Path) -> str:
+def _left_out(stage: Any, root: Path, reason: str) -> Diagnostic:
     file = os.path.relpath(stage.path, root)
-    return f"{file}: {stage.name}" if getattr(stage, "name", None) else file
-
-
-def _left_out(name: str, reason: str) -> Diagnostic:
+    name = str(getattr(stage, "name", "") or "")
+    line = _line_of(Path(stage.path), stage.raw_data.generated_from or name) if name else 1
     return Diagnostic(
         code="not-taken-in",
         summary="Something of DVC's was not taken in",
-        detail=f"{name} stays as it is: {reason}.",
+        detail=f"{f'{file}: {name}' if name else file} stays as it is: {reason}.",
         hint="It goes on working with `dvc`; write it into mlstack.yaml in another form if mlstack is to run it.",
         severity=Severity.WARNING,
-        position=Position(name.partition(":")[0], 1, 1),
+        position=Position(file, line, 3 if name else 1),
     )
+
+
+def _line_of(file: Path, name: str) -> int:
+    """Return the line on which a stage of a `dvc.yaml` begins."""
+    import yaml
+
+    top = yaml.compose(file.read_text(encoding="utf-8"))
+    for key, value in top.value if isinstance(top, yaml.MappingNode) else ():
+        if key.value == "stages" and isinstance(value, yaml.MappingNode):
+            return next((each.start_mark.line + 1 for each, _ in value.value if each.value == name), 1)
+    return 1
 
 
 def _unreadable(reason: str) -> Diagnostic:

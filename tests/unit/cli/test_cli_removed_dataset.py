@@ -116,15 +116,12 @@ def test_another_path_takes_the_record_along(root: Path, capsys: CapSys) -> None
     assert main(["plan"]) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "datasets.wine will be updated in place (because it was data/wine.csv)" in said
-    assert "~ path: data/wine.csv -> data/red.csv" in said
+    assert '~ path: "data/wine.csv" -> "data/red.csv"' in said
     assert main(["run", "--force"]) == 0
     assert (root / "data" / "wine.csv.dvc").exists(), "a try records nothing"
     assert main(["apply", "--yes", "--commit"]) == 0
-    assert sorted(path.name for path in (root / "data").glob("*.dvc")) == [
-        "ale.csv.dvc",
-        "red.csv.dvc",
-        "theirs.csv.dvc",
-    ]
+    recorded = sorted(path.name for path in (root / "data").glob("*.dvc"))
+    assert recorded == ["ale.csv.dvc", "red.csv.dvc", "theirs.csv.dvc"]
     assert (root / "data" / "ale.csv").read_text() == "2\n"
     assert git("status", "--short").split() == ["M", "mlstack.yaml"], "the old record is out of Git too"
     capsys.readouterr()
