@@ -226,7 +226,11 @@ def _reports(
         stage = graph.resources[address]
         if any(out.before != out.after for out in outputs) and entry is not None and isinstance(stage, Stage):
             making = Making(
-                stage=stage, recorded=entry, key=work.decide(address).key, noted=read_provenance(project_root, entry)
+                stage=stage,
+                recorded=entry,
+                key=work.decide(address).key,
+                noted=read_provenance(project_root, entry),
+                image=work.image_of(address),
             )
             causes = likely_causes(making, graph, root=root, changed=changed)
             report = msgspec.structs.replace(report, causes=causes)

@@ -28,12 +28,16 @@ _MACHINE = {
 
 
 class Making(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of one stage: its record, the key that it was computed with now, and what was noted then."""
+    """What is known of one stage: its record, the key that it was computed with now, and what was noted then.
+
+    `image` is what its container was made of now, None if it ran in none.
+    """
 
     stage: Stage
     recorded: LockEntry
     key: EntryKey | None
     noted: Provenance | None
+    image: str | None
 
 
 def likely_causes(
@@ -45,7 +49,7 @@ def likely_causes(
     if upstream:
         return tuple(f"its input {path} came out different ({changed[path]})" for path in upstream)
     found = [*_other_inputs(making, graph), *_seed(making.stage, [dep.path for dep in inputs.deps], root)]
-    found += [*_environment(making, graph), *_machine(making.noted)]
+    found += [*_environment(making, graph), *_container(making), *_machine(making.noted)]
     if making.noted is None:
         found.append("nothing is noted here of the machine that computed it (`mlstack pull` brings what was noted)")
     if not found:
@@ -83,7 +87,7 @@ def _seed(stage: Stage, deps: Collection[str], root: Path) -> Iterable[str]:
 
 def _environment(making: Making, graph: ResourceGraph) -> Iterable[str]:
     address = making.stage.address
-    if making.stage.python.system:
+    if making.stage.python.system and making.image is None:
         yield "it runs with the Python of the PATH, of which nothing is locked (`python:` of the stage would)"
         return
     now = graph.environments.get(address)
@@ -99,6 +103,17 @@ def _environment(making: Making, graph: ResourceGraph) -> Iterable[str]:
         ]
         which = f": {', '.join(differing[:5])}" if differing and before else ""
         yield f"another Python environment than it was made in{which}"
+
+
+def _container(making: Making) -> Iterable[str]:
+    if making.noted is None or not making.noted.is_verified:
+        return
+    then, now = making.noted.image, making.image
+    if (then is None) is not (now is None):
+        places = {True: "a process", False: "a container"}
+        yield f"it ran in {places[then is None]} then, and in {places[now is None]} now"
+    elif then is not None and now is not None and then != now and then.rpartition("@")[0] == now.rpartition("@")[0]:
+        yield f"another image: {then} then, {now} now"
 
 
 def _machine(noted: Provenance | None) -> Iterable[str]:

@@ -10,7 +10,7 @@ from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.statements import DatasetVersion, Statements, dataset_place, result_place
 from mlstack.graph.graph import LockEntry
 from mlstack.provenance.machine import MachineFacts
-from mlstack.provenance.statement import PREDICATE_TYPE, STATEMENT_TYPE, UNKNOWN_BUILDER, Code, Occasion
+from mlstack.provenance.statement import IMAGE_ID, PREDICATE_TYPE, STATEMENT_TYPE, UNKNOWN_BUILDER, Code, Occasion
 
 P = TypeVar("P", Occasion, Code, MachineFacts)
 
@@ -26,7 +26,7 @@ class Descriptor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def role(self) -> str:
-        """What it was for the making: code, data, file, environment, package, repository, spec, source, sbom."""
+        """What it was for the making: code, data, file, environment, image, package, repository, spec, source, sbom."""
         return str(self.annotations.get("role", ""))
 
 
@@ -101,6 +101,15 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     def machine(self) -> MachineFacts | None:
         """Where it was computed; None if that is not known."""
         return _part(self.internal.get("machine"), MachineFacts)
+
+    @property
+    def image(self) -> str | None:
+        """What its container was made of, by digest or ID; None: it ran in none."""
+        for each in self.dependencies:
+            if each.role == "image":
+                digest = next((f"{name}:{value}" for name, value in each.digest.items()), "")
+                return digest if each.name == IMAGE_ID else f"{each.name}@{digest}"
+        return None
 
     @property
     def environment(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import msgspec
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.statements import DatasetVersion, Statements, dataset_place, result_place
-from mlstack.drivers.local.run_folder import SavedResult, earlier_attempts, folder_of, read_result
+from mlstack.drivers.local.run_folder import SavedResult, earlier_attempts, folder_of, read_order, read_result
 from mlstack.graph.graph import Hashed, LockEntry, ResourceGraph, fingerprint
 from mlstack.graph.lock import read_lock
 from mlstack.graph.sources import FileDigest
@@ -90,7 +90,10 @@ class Recorder:
         folder = folder_of(self._root / OWN_FOLDER / "runs", address, key)
         result = read_result(folder)
         occasion = self._occasion(how, at, result, attempts=1 + len(earlier_attempts(folder)))
-        self._write(address, entry, place, self._made(address, entry, occasion, _machine_of(folder), metrics))
+        made = self._made(address, entry, occasion, _machine_of(folder), metrics)
+        order = read_order(folder)
+        image = order.image if order is not None else None
+        self._write(address, entry, place, msgspec.structs.replace(made, image=image))
 
     def found(self, address: Address, entry: LockEntry, *, at: str, metrics: Mapping[str, float]) -> None:
         """Note a result that was restored. Its statement is there already, unless a killed command left it out.

@@ -19,6 +19,8 @@ from mlstack.spec.spec import Stage
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+IMAGE_ID = "image ID"
+"""Name of an image that no registry has: its digest is that of its configuration."""
 STAGE_BUILD = "urn:mlstack:build:stage:1"
 DATASET_BUILD = "urn:mlstack:build:dataset:1"
 BUILDER = "urn:mlstack:builder:1"
@@ -68,7 +70,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known about the making of one result.
 
     `sha256` are those of outputs by path. `sbom` is the place and SHA-256 of the environment's bill of materials.
-    `original` says of an accepted result for which inputs it was computed, when and where.
+    `image` is what its container was made of, by digest or ID; None: it ran in none. `original` says of an accepted
+    result for which inputs it was computed, when and where.
     """
 
     occasion: Occasion
@@ -99,7 +102,7 @@ def stage_statement(
         external["pool"] = stage.pool
         external["env"] = dict(stage.env)
         external["secrets"] = {name: _secret_name(ref.uri) for name, ref in stage.secrets.items()}
-    dependencies = [*_source(made), *_dependencies(inputs, entry.key.deps), *_environment(made)]
+    dependencies = [*_source(made), *_dependencies(inputs, entry.key.deps), *_image(made), *_environment(made)]
     internal = {"fingerprint": fingerprint, "outputs": {out.path: out.digest.size for out in entry.outs}}
     return _statement(
         subjects=[_content(out, sha256=made.sha256.get(out.path)) for out in entry.outs],
@@ -153,8 +156,6 @@ def _statement(
     }
     if made.machine is not None:
         internal["machine"] = msgspec.to_builtins(made.machine)
-    if made.image is not None:
-        internal["image"] = made.image
     if made.original is not None:
         internal["original"] = dict(made.original)
     run = {"invocationId": occasion.apply_id, "startedOn": occasion.started, "finishedOn": occasion.finished}
@@ -224,6 +225,14 @@ def _dependencies(inputs: StageInputs, deps: Iterable[Hashed]) -> Iterable[dict[
         if producer is not None:
             annotations["producer"] = producer
         yield {"name": dep.path, "digest": _digest_set(dep.digest.md5), "annotations": annotations}
+
+
+def _image(made: Made) -> Iterable[dict[str, Any]]:
+    if made.image is None:
+        return
+    name, _, digest = made.image.rpartition("@")
+    algorithm, _, value = digest.partition(":")
+    yield {"name": name or IMAGE_ID, "digest": {algorithm: value}, "annotations": {"role": "image"}}
 
 
 def _environment(made: Made) -> Iterable[dict[str, Any]]:

@@ -60,6 +60,8 @@ def _pairs(found: Provenance, *, full: bool) -> Iterator[tuple[str, str]]:
             yield title, "\n".join(_rows(rows, full=full))
     if "cmd" in found.external:
         yield "environment", _environment(found)
+    if found.image is not None:
+        yield "container", f"made of {found.image}"
     if found.machine is not None:
         yield "machine", _machine(found.machine)
     if occasion.attempts:
@@ -121,6 +123,8 @@ def _rows(rows: Sequence[Descriptor], *, full: bool) -> Iterator[str]:
 def _environment(found: Provenance) -> str:
     facts = found.environment
     if not facts.get("python"):
+        if found.image is not None:
+            return "what its container has"
         what = "the `python` on the PATH" if facts.get("identity") == "system" else "not known"
         return f"{what} (unverified)"
     groups = f" [{', '.join(map(str, facts.get('groups') or ()))}]" if facts.get("groups") else ""

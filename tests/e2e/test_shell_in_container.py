@@ -32,10 +32,15 @@ stages:
   make:
     compute: box
     image: box
-    cmd: test -f /.dockerenv && echo ${{ params.word }} > out/made.txt
+    cmd: |
+      echo ${{ params.word }} > out/made.txt
+      if test -d /mlstack-box; then echo in a box; else echo outside; fi > out/where.txt
     params: [word]
     env: {COLOUR: blue, TOKEN: {secret: "env://GIVEN_TOKEN"}}
-    outs: {made: out/made.txt}
+    outs: {made: out/made.txt, where: out/where.txt}
+environments:
+  boxed: {default: true}
+  bare: {compute: {box: {target: local}}}
 """
 NOTEBOOK = """#!/usr/bin/python3
 # Stands in for JupyterLab, which is not in this image: serves at the address that it is told.
@@ -63,7 +68,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, docker_engine: Any, base_imag
     (workspace.root / "docker").mkdir(parents=True)
     (workspace.root / "docker" / "jupyter-lab").write_text(NOTEBOOK)
     (workspace.root / "docker" / "jupyter-lab").chmod(0o755)
-    (workspace.root / "docker" / "Dockerfile").write_text(f"FROM {base_image}\nCOPY jupyter-lab /usr/local/bin/\n")
+    (workspace.root / "docker" / "Dockerfile").write_text(
+        f"FROM {base_image}\nCOPY jupyter-lab /usr/local/bin/\nWORKDIR /mlstack-box\n"
+    )
     (workspace.root / "mlstack.yaml").write_text(FILE)
     workspace.git("init", "-q", "-b", "main")
     workspace.init()
@@ -208,9 +215,21 @@ def answers(port: int) -> bool:
 
 def test_a_commit_is_computed_again_in_its_container(tiny: Workspace, tmp_path: Path) -> None:
     found = json.loads(tiny.mlstack("reproduce", "HEAD~1", "--json", code=0).stdout)
-    assert found["summary"]["identical"] == 1
+    assert found["summary"]["identical"] == 2
     assert list((tiny.root / ".mlstack" / "worktrees").iterdir()) == []
     elsewhere = Workspace(tiny.root, {**tiny.environment, "DOCKER_HOST": f"unix://{tmp_path}/nobody.sock"})
     done = elsewhere.mlstack("reproduce", "HEAD", code=4)
     assert "The Docker engine cannot be reached" in done.stderr
     assert done.stderr.count("cannot be reached") == 1
+
+
+def test_the_container_is_noted_and_a_cause_when_there_is_none(tiny: Workspace, client: "DockerClient") -> None:
+    recorded = json.loads(tiny.mlstack("show", "images.box", "--json").stdout)["recorded"]["attributes"]["image_id"]
+    statement = json.loads(tiny.mlstack("show", "stages.make", "--json").stdout)["provenance"]["statement"]
+    needed = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+    (image,) = (each for each in needed if each["annotations"]["role"] == "image")
+    assert client.images.get(recorded).id == f"sha256:{image['digest']['sha256']}"
+    assert f"made of {recorded}" in tiny.mlstack("show", "stages.make").stdout
+    found = json.loads(tiny.mlstack("reproduce", "HEAD", "-e", "bare", "--json", code=1).stdout)
+    assert (found["summary"]["identical"], found["summary"]["different"]) == (1, 1)
+    assert "it ran in a container then, and in a process now" in found["stages"][0]["causes"]

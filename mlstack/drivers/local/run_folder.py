@@ -28,7 +28,8 @@ class SavedOrder(msgspec.Struct, frozen=True, kw_only=True):
     """What was started, for people and for those who follow. Of secrets it has names, never values.
 
     `unmasked` are those whose values are too short to be masked in the log. `container` is the container that it runs
-    in ("": none) and `engine` the address of its engine (None: Docker's default).
+    in ("": none), `image` what that is made of, by digest or ID, and `engine` the address of its engine (None: Docker's
+    default).
     """
 
     address: Address
@@ -44,6 +45,7 @@ class SavedOrder(msgspec.Struct, frozen=True, kw_only=True):
     secrets: tuple[str, ...] = ()
     unmasked: tuple[str, ...] = ()
     container: str = ""
+    image: str | None = None
     engine: str | None = None
     format: int = 1
 

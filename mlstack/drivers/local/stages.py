@@ -177,6 +177,7 @@ class LocalStages:
             secrets=tuple(secrets),
             unmasked=secrets.unmasked(),
             container=container,
+            image=order.image,
             engine=engine,
         )
         (order.folder / ORDER).write_bytes(msgspec.json.format(msgspec.json.encode(saved), indent=2) + b"\n")
