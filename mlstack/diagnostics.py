@@ -88,6 +88,13 @@ def raise_errors(diagnostics: Sequence[Diagnostic]) -> None:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return `did you mean "x"?` for the nearest of `known`, or an empty string."""
     from difflib import get_close_matches
+    from unicodedata import normalize
 
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    known = list(known)
+    if not word.isascii():
+        for other in known:
+            if other != word and normalize("NFC", other) == normalize("NFC", word):
+                spelled = other.encode("unicode_escape").decode()
+                return f'did you mean "{spelled}"? It looks the same, and is written with other Unicode characters.'
+    near = get_close_matches(word, known, n=1, cutoff=0.6)
     return f'did you mean "{near[0]}"?' if near else ""

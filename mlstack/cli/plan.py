@@ -9,6 +9,7 @@ from mlstack.cli import options
 from mlstack.cli.console import note, report, say, say_json
 from mlstack.cli.project import Project, make_plan, open_project
 from mlstack.cli.settings import Settings, settings_of
+from mlstack.cli.write_file import write_text
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, Severity
 from mlstack.drivers.read import undeclared
 from mlstack.planner.plan import Plan, Scope
@@ -136,13 +137,13 @@ def show_plan(settings: Settings, made: Plan, *, full: bool = False) -> None:
 
 
 def write_copies(made: Plan, *, json_into: Path | None, markdown_into: Path | None) -> None:
-    """Write the same plan into files, for CI."""
+    """Write the same plan into files, for CI. Raises `MlstackError` when one cannot be written."""
     if json_into is not None:
         from mlstack.cli.console import json_text
         from mlstack.render.plan_json import plan_document
 
-        json_into.write_text(json_text(plan_document(made)) + "\n", encoding="utf-8")
+        write_text(json_into, json_text(plan_document(made)) + "\n")
     if markdown_into is not None:
         from mlstack.render.plan_markdown import render_plan_markdown
 
-        markdown_into.write_text(render_plan_markdown(made), encoding="utf-8")
+        write_text(markdown_into, render_plan_markdown(made))

@@ -8,7 +8,7 @@ import msgspec
 
 from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, errors_in
-from mlstack.drivers.base import Readings
+from mlstack.drivers.base import Readings, SupportsRun
 from mlstack.drivers.read import read_world
 from mlstack.drivers.registry import DRIVERS, check_targets, driver_for, load_driver, look_at_image, pool_of
 from mlstack.drivers.shared import check_shared_models
@@ -143,12 +143,15 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_d
 def _check_rows(diffed: Diffed, graph: ResourceGraph) -> Sequence[Diagnostic]:
     """Ask the drivers whether the rows that would do something could: capacity, accelerators, ports."""
     found: list[Diagnostic] = []
+    runners: dict[str, SupportsRun] = {}  # one each: it looks at the machine once, whatever the number of stages
     for change in diffed.changes:
         resource = graph.resources.get(change.address)
-        if isinstance(resource, Stage) and change.action is Action.RUN:
+        if isinstance(resource, Stage) and change.may_run:
             pool = pool_of(resource, graph)
             if (Kind.STAGE, pool.target) in DRIVERS:
-                found.extend(load_driver(Kind.STAGE, pool.target)().check(resource, pool))
+                if pool.target not in runners:
+                    runners[pool.target] = load_driver(Kind.STAGE, pool.target)()
+                found.extend(runners[pool.target].check(resource, pool))
         elif isinstance(resource, Endpoint) and change.action in (Action.CREATE, Action.UPDATE, Action.REPLACE):
             found.extend(load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)().check(resource, graph))
     return found

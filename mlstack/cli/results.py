@@ -7,6 +7,7 @@ from mlstack.cli.project import Project
 from mlstack.drivers.dvc.datasets import dataset_file
 from mlstack.drivers.dvc.settings import find_top
 from mlstack.gitops.commit import commit_paths, uncommitted
+from mlstack.gitops.facts import read_git_facts
 from mlstack.graph.graph import GENERATED_PARAMS
 from mlstack.graph.lock import LOCK_FILE
 from mlstack.planner.plan import Plan
@@ -26,6 +27,9 @@ def keep_results(project: Project, plan: Plan | None = None, *, commit: bool, op
     if commit:
         made = commit_paths(project.root, waiting, message=f"Record results of {operation}")
         note(f"Committed {len(waiting)} files as {made[:10]}.")
+        facts = read_git_facts(project.root)
+        if facts is not None and facts.detached:
+            note(f"HEAD is detached: no branch holds this commit. To keep it:\n\n    git branch NAME {made[:10]}")
         return
     note(
         f"\nGit is the record of results. Not committed yet: {', '.join(waiting[:6])}{' …' if len(waiting) > 6 else ''}"

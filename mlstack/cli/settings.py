@@ -50,7 +50,7 @@ class Globals(msgspec.Struct):
 
 
 def settings_of(context: typer.Context) -> Settings:
-    """Return the settings of this invocation. Raises `MlstackError` when `--directory` is not a folder."""
+    """Return the settings of this invocation. Raises `MlstackError` when there is no such folder."""
     given = context.find_root().obj
     return build_settings(given if isinstance(given, Globals) else Globals())
 
@@ -60,7 +60,10 @@ def build_settings(given: Globals, *, environ: "os._Environ[str] | dict[str, str
     variables: Any = os.environ if environ is None else environ
     ci = variables.get("CI", "").lower() not in ("", "0", "false", "no")
     color = given.color or "auto"
-    directory = (given.directory or Path()).absolute()
+    try:
+        directory = (given.directory or Path()).absolute()
+    except FileNotFoundError:
+        raise _folder_gone() from None
     if not directory.is_dir():
         raise _no_such_folder(directory)
     return Settings(
@@ -80,6 +83,19 @@ def build_settings(given: Globals, *, environ: "os._Environ[str] | dict[str, str
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and not stream.closed and stream.isatty()
+
+
+def _folder_gone() -> Exception:
+    from mlstack.diagnostics import Diagnostic, MlstackError
+
+    return MlstackError(
+        Diagnostic(
+            code="folder-gone",
+            summary="The current folder is not there any more",
+            detail="It was removed or replaced after this shell went into it.",
+            hint="Go to the folder of the project again.",
+        )
+    )
 
 
 def _no_such_folder(directory: Path) -> Exception:

@@ -10,9 +10,6 @@ from mlstack.spec.whole_files import write_whole
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8; the file is there whole or not at all. Raises `MlstackError` when it cannot be written."""
     try:
-        if path.exists() and not path.is_file():  # a device or a pipe, such as /dev/stdout
-            path.write_text(text, encoding="utf-8")
-            return
         write_whole(path, text.encode())
     except OSError as error:
         raise MlstackError(_not_written(path, error)) from error

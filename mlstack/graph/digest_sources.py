@@ -203,12 +203,16 @@ class _Work:
             python_path=stage.env.get("PYTHONPATH", ""),
             packages=self._folders.get(address, ()),
         )
-        covered = produced.union(own)
-        modules = tuple(sorted(path for path in found if not _is_covered(path, covered)))
+        declared = frozenset(own)  # not one set of both: that would be quadratic in the number of stages
+
+        def is_covered(path: str) -> bool:
+            return _is_covered(path, declared) or _is_covered(path, produced)
+
+        modules = tuple(sorted(path for path in found if not is_covered(path)))
         for path in modules:
             self._digest(path, address)
         for script in missing:
-            if not _is_covered(script, covered):
+            if not is_covered(script):
                 self._problems.append(self._place(self._missing_script(script, address), address))
         return modules
 

@@ -8,6 +8,7 @@ from mlstack import __version__
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.change import Change
 from mlstack.planner.plan import PLAN_FORMAT, Plan
+from mlstack.spec.plain_files import read_bounded
 from mlstack.spec.whole_files import write_whole
 
 _MAGIC = "mlstack-plan"
@@ -48,7 +49,7 @@ def load_plan(path: Path) -> Plan:
     from hashlib import sha256
 
     try:
-        data = path.read_bytes()
+        data = read_bounded(path)
     except OSError as error:
         raise MlstackError(
             _problem("plan-file-unreadable", "The plan file cannot be read", path, detail=error.strerror or "")

@@ -30,7 +30,24 @@ def check_outputs(
                 detail = f"`{path}` of {draft.address} lies inside `{folder}` of {outer.address}."
                 hint = "Give each output a place of its own."
                 faults.add("output-inside-output", _place(item), detail, hint, address=draft.address)
+    _check_looks(outputs, faults)
     _check_datasets(datasets, outputs, scopes, faults)
+
+
+def _check_looks(outputs: Mapping[str, tuple[Draft, Node]], faults: Faults) -> None:
+    """Two spellings of one name in Unicode are one file on some systems, and one to the eye on all."""
+    from unicodedata import normalize
+
+    first: dict[str, str] = {}
+    for path, (draft, item) in outputs.items():
+        if not path.isascii() and (other := first.setdefault(normalize("NFC", path), path)) != path:
+            spelled = [each.encode("unicode_escape").decode() for each in (path, other)]
+            detail = (
+                f"`{path}` is made by {outputs[other][0].address} and by {draft.address}: written with other Unicode "
+            )
+            detail += f'characters ("{spelled[1]}" and "{spelled[0]}"), but it is the same name.'
+            hint = "Every output has one maker: give them different paths."
+            faults.add("output-twice", _place(item), detail, hint, address=draft.address)
 
 
 def _twice(path: str, first: Draft, second: Draft, item: Node, faults: Faults) -> None:

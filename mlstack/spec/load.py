@@ -22,7 +22,7 @@ def find_file(start: Path) -> Path:
     """
     folder = Path(os.path.abspath(start))  # noqa: PTH100 - resolve() would follow a link out of the project
     for each in (folder, *folder.parents):
-        if (each / FILE_NAME).exists():
+        if os.path.lexists(each / FILE_NAME):  # also a link that leads nowhere: what is above is another project
             return each / FILE_NAME
     near = next((name for name in _NEAR_NAMES if (folder / name).exists()), None)
     hint = "Go to the folder of the project, name it with -C/--directory, or make a new one:"

@@ -76,7 +76,14 @@ class Sources:
             data = read_plain(self.root, file, most=LARGEST_FILE)
         except FileNotFoundError:
             hint = "Create it, or correct the name." if wanted_at else "Create it with `mlstack init`."
-            self.faults.add("file-unreadable", place, f"there is no file `{file}`.", hint)
+            if (self.root / file).is_symlink():
+                detail, hint = (
+                    f"`{file}` is a link that leads nowhere.",
+                    "Remove the link, or bring back what it names.",
+                )
+            else:
+                detail = f"there is no file `{file}`."
+            self.faults.add("file-unreadable", place, detail, hint)
             return None
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

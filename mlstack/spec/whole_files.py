@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from stat import S_ISREG
 
 _OWN, _WAITING = ".mlstack", "tmp"
 _LEFTOVER_AGE = 3600.0  # seconds after which what waits belongs to nobody
@@ -18,11 +19,15 @@ _LEFTOVER_AGE = 3600.0  # seconds after which what waits belongs to nobody
 def write_whole(path: Path, content: bytes, *, mode: int | None = None) -> None:
     """Replace a file durably: content under another name, fsync, rename, fsync of the folder.
 
-    The mode of an existing file is kept unless `mode` is given. Raises `OSError`; the old content stays whole then.
+    The mode of an existing file is kept unless `mode` is given; a device or pipe (`/dev/stdout`) is written into, never
+    replaced. Raises `OSError`; the old content stays whole then.
     """
-    if mode is None:
-        with suppress(FileNotFoundError):
-            mode = path.stat().st_mode & 0o7777
+    with suppress(FileNotFoundError):
+        there = path.stat().st_mode
+        if not S_ISREG(there):
+            path.write_bytes(content)
+            return
+        mode = there & 0o7777 if mode is None else mode
     places = [*waiting_folders(path.parent), path.parent]
     for folder in places:
         waiting = folder / waiting_name()

@@ -103,6 +103,9 @@ def test_a_missing_dep_is_named_with_place_stages_and_the_nearest_name(root: Pat
     assert problem.hint == 'did you mean "src/train.py"?'
     problem = only(find(root, stage(cmd="x", deps=(Dep("scr/train.py"),))))
     assert problem.hint == 'did you mean "src"?'
+    (root / "cafe\u0301.csv").touch()
+    problem = only(find(root, stage(cmd="x", deps=(Dep("caf\u00e9.csv"),))))
+    assert problem.hint.startswith('did you mean "cafe\\u0301.csv"? It looks the same')
 
 
 def test_a_missing_dep_that_dvc_holds(root: Path) -> None:
