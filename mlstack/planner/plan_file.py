@@ -168,5 +168,5 @@ def _problem(code: str, summary: str, path: Path, *, detail: str = "") -> Diagno
         summary=summary,
         detail=f"{path}: {detail}" if detail else f"{path}",
         hint="Make a new one.",
-        command=f"mlstack plan --out {path}",
+        command="mlstack plan --out FILE",
     )

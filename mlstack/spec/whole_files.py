@@ -59,7 +59,7 @@ def waiting_folders(folder: Path) -> Iterator[Path]:
             waiting = own / _WAITING
             with suppress(OSError):
                 waiting.mkdir(mode=0o700, exist_ok=True)
-            if _is_own(waiting):
+            if _is_own(waiting) and waiting.stat().st_dev == folder.stat().st_dev:
                 yield waiting
             return
 
