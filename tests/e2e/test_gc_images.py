@@ -82,6 +82,10 @@ def test_images_that_nothing_refers_to_are_removed_when_asked(project: Workspace
     assert names(client, "gc-of-images") == kept
     assert names(client, "another") == {"another/box:1"}
     assert unused(project, *NOW) == []
+    client.images.get(live).tag("gc-of-images/other-name", "1")
+    client.images.remove(live)
+    project.git("checkout", "-q", "dvc.lock")
+    assert unused(project, *NOW) == [], "what the state names by its content"
 
 
 def test_an_engine_that_does_not_answer_is_not_checked(project: Workspace, tmp_path: Path) -> None:

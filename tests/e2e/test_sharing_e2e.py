@@ -370,6 +370,8 @@ def test_a_merged_branch_whose_lock_was_lost_is_restored_not_run(
     later.mlstack("apply", "--yes")
     assert never_ran(later)
     assert contents(later) == contents(ci)
+    later.mlstack("plan", "--detailed-exitcode", code=0)
+    assert (later.root / "dvc.lock").read_bytes() == (ci.root / "dvc.lock").read_bytes()
 
 
 def test_a_result_whose_contents_the_remote_lacks_is_run_again(tmp_path: Path, environment: dict[str, str]) -> None:
@@ -407,3 +409,7 @@ def test_a_shared_environment_is_given_no_model_that_only_this_machine_has(world
     assert "model.bin" in said
     assert "mlstack push" in said
     assert origin.mlstack("apply", "-e", "team", "--yes", code=1).stderr.count("mlstack push") == 1
+    assert not list((world.top / "team-state").rglob("state.json")), "nothing was begun"
+    assert "model-not-in-remote" not in origin.mlstack("plan", "--json", code=None).stdout, "the local one may"
+    origin.mlstack("push")
+    assert "+ create" in origin.mlstack("plan", "-e", "team").stdout

@@ -19,8 +19,9 @@ def sort_images(
 ) -> tuple[list[Item], list[Item]]:
     """Return the images of a project on an engine that stay, and the others: those of no other project are looked at.
 
-    Those stay that have one of `tags`, that came from nothing but `digests` (what Git's history and states name), from
-    which a container was made, or which came after `before`. Raises `MlstackError` when the engine does not answer.
+    `digests` are what Git's history and states name. Those stay that are among them, that came from nothing else, that
+    have one of `tags`, from which a container was made, or which came after `before`. Raises `MlstackError` when the
+    engine does not answer.
     """
     stay: list[Item] = []
     go: list[Item] = []
@@ -30,15 +31,10 @@ def sort_images(
             in_use = {str(each["ImageID"]) for each in client.api.containers(all=True)}
             for found in client.api.images(filters={"label": f"{PROJECT_LABEL}={project}"}):
                 image = client.api.inspect_image(found["Id"])
-                items = _items(image)
-                labelled = set(str(image["Config"]["Labels"].get(DIGESTS_LABEL, "")).split())
-                is_needed = (
-                    found["Id"] in in_use
-                    or bool(labelled and labelled <= set(digests))
-                    or any(item.is_young(before) for item in items)
-                )
-                for item in items:
-                    (stay if is_needed or item.name.rpartition(":")[2] in tags else go).append(item)
+                is_named = image["Id"] in in_use or _is_named(image, set(digests))
+                for item in _items(image):
+                    is_needed = is_named or item.is_young(before) or item.name.rpartition(":")[2] in tags
+                    (stay if is_needed else go).append(item)
         finally:
             client.close()
     except engine_errors() as error:
@@ -66,6 +62,13 @@ def remove_images(host: str | None, items: Collection[Item]) -> list[tuple[Item,
     finally:
         client.close()
     return failed
+
+
+def _is_named(image: dict[str, Any], digests: set[str]) -> bool:
+    """Whether `digests` hold its own (of its configuration, or what a registry has of it), or all that it came from."""
+    own = {str(name).rpartition(":")[2] for name in (image["Id"], *(image.get("RepoDigests") or ()))}
+    origin = set(str(image["Config"]["Labels"].get(DIGESTS_LABEL, "")).split())
+    return bool(own & digests) or bool(origin and origin <= digests)
 
 
 def _items(image: dict[str, Any]) -> list[Item]:
