@@ -26,12 +26,12 @@ def shell_in_container(
 
     The image is built if it is not there. Raises `MlstackError` when image or container cannot be had.
     """
-    project = opened.project
+    project, secrets = opened.project, secrets_inside(opened, inside)
     raise_errors([*check_engine(pool_of(inside.stage, project.graph), [inside.stage])])
     image = _image(settings, project, inside.stage.address)
     place = Contained(
         order=order_inside(opened, inside, image=image),
-        secrets=secrets_inside(opened, inside),
+        secrets=secrets,
         label=inside.label,
         cache=read_settings(project.root).cache,
         port=port,
