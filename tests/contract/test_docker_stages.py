@@ -8,6 +8,7 @@ from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import psutil
 import pytest
 
 from mlstack.drivers.base import RunOrder
@@ -133,7 +134,10 @@ def test_secret_is_seen_by_the_command_alone(runs: ContainerRuns) -> None:
     eventually(lambda: bool((runs.root / "out" / "seen").is_file() and runs.containers(order)), within=120)
     (name,) = runs.containers(order)
     container = runs.engine.containers.get(name)
-    shown = json.dumps([container.attrs, container.top(ps_args="-ef"), container.image.attrs])
+    first = psutil.Process(container.attrs["State"]["Pid"])
+    lines = [process.cmdline() for process in (first, *first.children(recursive=True))]
+    assert any("src/look.py" in line for line in lines)
+    shown = json.dumps([container.attrs, lines, container.image.attrs])
     (runs.root / "out" / "go").touch()
     assert runs.wait(order, run).cause is None, log_of(order)
     assert (runs.root / "out" / "seen").read_text() == sha256(value.encode()).hexdigest()
