@@ -18,7 +18,7 @@ from mlstack.provenance.read import Provenance, of_document, read_dataset_proven
 from mlstack.provenance.signing import Checked, verify_result
 from mlstack.provenance.statement import Code, Made, Occasion, dataset_statement, stage_statement
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Dataset, Model, Resource, Stage
+from mlstack.spec.spec import Dataset, Image, Model, Resource, Stage
 
 
 def provenance_of(project: Project, planned: Planned, address: Address) -> Provenance | None:
@@ -151,10 +151,23 @@ def _content(root: Path, entry: LockEntry, path: str) -> Path | None:
 
 
 def sbom_of(project: Project, address: Address) -> bytes:
-    """Return the bill of materials of the environment of a stage, endpoint or model. Raises `MlstackError`."""
-    resource = project.graph.resources.get(address)
-    stage = _stage_of(resource) or address
-    identity = project.graph.environments.get(stage)
+    """Return the bill of materials of an image, or of the environment of a stage, endpoint or model.
+
+    Raises `MlstackError` where there is none.
+    """
+    graph, resource = project.graph, project.graph.resources.get(address)
+    if isinstance(resource, Image):
+        if resource.dockerfile is not None:
+            raise MlstackError(_own_dockerfile(resource))
+        from mlstack.provenance.sbom import image_sbom
+
+        python = _environment_sbom(project, address) if not resource.python.system else None
+        return image_sbom(python, graph.images[address], system=resource.system)
+    return _environment_sbom(project, _stage_of(resource) or address)
+
+
+def _environment_sbom(project: Project, address: Address) -> bytes:
+    identity = project.graph.environments.get(address)
     if identity is None or identity.lock is None:
         raise MlstackError(
             Diagnostic(
@@ -179,6 +192,16 @@ def sbom_of(project: Project, address: Address) -> bytes:
                 address=address,
             )
         ) from error
+
+
+def _own_dockerfile(image: Image) -> Diagnostic:
+    return Diagnostic(
+        code="sbom-of-dockerfile",
+        summary="What a Dockerfile of your own puts into an image is not known",
+        detail=f"{image.address} is built from {image.dockerfile}: only what was built tells what is in it.",
+        hint="BuildKit finds that out when it builds: `docker buildx build --sbom=true`.",
+        address=image.address,
+    )
 
 
 def _usage(detail: str) -> MlstackError:

@@ -34,7 +34,7 @@ _LEFT_OUT = frozenset({"address", "type"})
 
 Full = Annotated[bool, typer.Option("--full", help="All of it.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Check the signatures of a model; exit 1 unless they are good.")]
-Sbom = Annotated[bool, typer.Option("--sbom", help="Its Python environment's bill of materials (CycloneDX), no more.")]
+Sbom = Annotated[bool, typer.Option("--sbom", help="Its bill of materials (CycloneDX), no more.")]
 
 
 def show(context: typer.Context, what: What, full: Full = False, verify: Verify = False, sbom: Sbom = False) -> int:

@@ -5,7 +5,7 @@ resolved for the environment's identity. https://cyclonedx.org/docs/1.5/json/
 """
 
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from posixpath import basename, dirname
@@ -16,6 +16,7 @@ import msgspec
 from mlstack import __version__
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.dvc.statements import SBOM_ENDING, Statements, environment_folder, provenance_files, sbom_place
+from mlstack.graph.graph import ImagePlan
 from mlstack.graph.packages import LockedPackage
 from mlstack.graph.sources import EnvironmentIdentity
 from mlstack.provenance.masking import safe_url
@@ -39,13 +40,8 @@ def keep_sbom(statements: Statements, identity: EnvironmentIdentity, *, root: Pa
         content = environment_sbom(identity, root=root)
     except (MlstackError, OSError, ValueError):
         return None
-    return keep_bytes(statements, identity.digest, content)
-
-
-def keep_bytes(statements: Statements, key: str, content: bytes) -> tuple[str, str]:
-    """Keep a bill of materials under an environment's identity or an image's content hash; return place and SHA-256."""
     digest = sha256(content).hexdigest()
-    place = sbom_place(key, digest)
+    place = sbom_place(identity.digest, digest)
     statements.write(place, content)
     return place, digest
 
@@ -74,23 +70,37 @@ def encode(document: Mapping[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
 
 
-def image_sbom(python: bytes | None, *, name: str, base: str, system: Sequence[str] = ()) -> bytes:
-    """Return the document of an image: its Python environment with the base image and system packages beside it.
+def image_sbom(python: bytes | None, plan: ImagePlan, *, system: Iterable[str]) -> bytes:
+    """Return the document of a rendered image: its Python environment, with all else that is put into it.
 
-    `python` is what `environment_sbom` gave, None for an image without one. Versions of system packages are those of
-    the base's archive when it is built, which nothing here knows.
+    `python` is what `environment_sbom` gave, None for an image without one. Versions of `system` packages are those of
+    the base's archive when it is built, which nothing here knows. Where an endpoint runs, the model server's packages
+    are in it, apart from the environment's.
     """
     document: dict[str, Any] = msgspec.json.decode(python) if python is not None else _empty()
-    root = {"type": "container", "bom-ref": f"image:{name}", "name": name}
-    parts = [{"type": "container", "bom-ref": f"base:{base}", "name": base, "description": "base image, as written"}]
-    parts += [
+    base = {"type": "container", "bom-ref": f"base:{plan.base}", "name": plan.base, "description": "base image"}
+    if plan.pinned is not None:
+        base["version"] = plan.pinned
+    parts = [base] + [
         {"type": "library", "bom-ref": f"system:{each}", "name": each, "description": "system package"}
         for each in sorted(set(system))
     ]
+    parts += [
+        {**_component(number, each), "bom-ref": f"server:{each.name}-{number}", "description": "of the model server"}
+        for number, each in enumerate(_of_the_server(plan), 1)
+    ]
+    root = {"type": "container", "bom-ref": f"image:{plan.reference}", "name": plan.name, "version": plan.tag}
     document["metadata"] = {**(document.get("metadata") or {}), "component": root}
     document["components"] = [*parts, *document.get("components", [])]
     document.pop("dependencies", None)  # its root was the project, not the image
     return encode(document)
+
+
+def _of_the_server(plan: ImagePlan) -> tuple[LockedPackage, ...]:
+    from mlstack.graph.requirements import resolve_requirements
+
+    path = next((path for path in plan.texts if path.endswith("/serving/requirements.txt")), None)
+    return resolve_requirements(path, plan.texts.get).packages if path is not None else ()
 
 
 # ---------------------------------------------------------------------------------------------------- uv

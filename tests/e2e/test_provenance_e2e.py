@@ -139,6 +139,28 @@ def test_the_statement_names_its_bill_of_materials_which_cyclonedx_accepts(signe
     assert kept.decode() == text, "the same each time it is made"
 
 
+def test_an_image_has_a_bill_of_materials_before_it_is_built(clone: Workspace, tmp_path: Path) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    clone.environment = {**clone.environment, "DOCKER_HOST": f"unix://{tmp_path}/no-engine.sock"}
+    own = "images: {own: {dockerfile: Dockerfile}, boxed: {base: 'debian:12', system: [libgomp1]}}"
+    clone.edit("mlstack.yaml", "version: 1\n", f"version: 1\ncompute: {{here: {{target: docker}}}}\n{own}\n")
+    (clone.root / "Dockerfile").write_text("FROM scratch\n")
+    said = {name: clone.mlstack("show", f"images.{name}", "--sbom").stdout for name in ("serve", "boxed")}
+    for text in said.values():
+        assert JsonStrictValidator(SchemaVersion.V1_5).validate_str(text) is None
+    parts = {
+        name: {(each["name"], each.get("description", "")) for each in json.loads(text)["components"]}
+        for name, text in said.items()
+    }
+    serving = {("python:3.11-slim", "base image"), ("scikit-learn", ""), ("starlette", "of the model server")}
+    assert serving <= parts["serve"]
+    assert {("debian:12", "base image"), ("libgomp1", "system package")} <= parts["boxed"]
+    assert ("starlette", "of the model server") not in parts["boxed"]
+    assert "What a Dockerfile of your own" in clone.mlstack("show", "images.own", "--sbom", code=1).stderr
+
+
 def test_no_key_stands_in_any_file(signed: Workspace) -> None:
     secret = signed.environment["SIGNING_KEY"].splitlines()[1].encode()
     places = [signed.root, signed.root.parent / "remote", Path(signed.environment["HOME"])]
