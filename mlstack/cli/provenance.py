@@ -161,8 +161,10 @@ def sbom_of(project: Project, address: Address) -> bytes:
             raise MlstackError(_own_dockerfile(resource))
         from mlstack.provenance.sbom import image_sbom
 
-        python = _environment_sbom(project, address) if not resource.python.system else None
-        return image_sbom(python, graph.images[address], system=resource.system)
+        identity = graph.environments.get(address)
+        environment = _environment_sbom(project, address) if not resource.python.system else None
+        python = identity.python if identity is not None else None
+        return image_sbom(environment, graph.images[address], system=resource.system, python=python)
     return _environment_sbom(project, _stage_of(resource) or address)
 
 

@@ -8,6 +8,7 @@ import msgspec
 
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.planner.stages import explain_keys
+from mlstack.provenance.installed import with_packages
 from mlstack.provenance.machine import MachineFacts, this_machine
 from mlstack.provenance.read import Provenance
 from mlstack.render.values import show_value
@@ -49,7 +50,7 @@ def likely_causes(
     if upstream:
         return tuple(f"its input {path} came out different ({changed[path]})" for path in upstream)
     found = [*_other_inputs(making, graph), *_seed(making.stage, [dep.path for dep in inputs.deps], root)]
-    found += [*_environment(making, graph), *_container(making), *_machine(making.noted)]
+    found += [*_environment(making, graph, root), *_container(making), *_machine(making.noted)]
     if making.noted is None:
         found.append("nothing is noted here of the machine that computed it (`mlstack pull` brings what was noted)")
     if not found:
@@ -85,7 +86,7 @@ def _seed(stage: Stage, deps: Collection[str], root: Path) -> Iterable[str]:
     yield "no seed: neither its parameters nor its command nor its code sets one (seed, random_state)"
 
 
-def _environment(making: Making, graph: ResourceGraph) -> Iterable[str]:
+def _environment(making: Making, graph: ResourceGraph, root: Path) -> Iterable[str]:
     address = making.stage.address
     if making.stage.python.system and making.image is None:
         yield "it runs with the Python of the PATH, of which nothing is locked (`python:` of the stage would)"
@@ -98,6 +99,7 @@ def _environment(making: Making, graph: ResourceGraph) -> Iterable[str]:
         yield "its environment was not verified when it was made (a `dvc repro` by hand, perhaps)"
     elif then.get("identity") != now.digest:
         before = making.noted.packages if making.noted is not None else {}
+        now = with_packages(now, root)
         differing = [
             name for name in sorted(before.keys() | now.packages) if before.get(name) != now.packages.get(name)
         ]

@@ -119,8 +119,12 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def packages(self) -> dict[str, str]:
-        """Name → version of the environment's packages."""
-        return {dep.name: dep.uri.rpartition("@")[2] for dep in self.dependencies if dep.role == "package"}
+        """Name → version of the environment's packages; all versions, where the machine decides which it is."""
+        found: dict[str, list[str]] = {}
+        for dep in self.dependencies:
+            if dep.role == "package":
+                found.setdefault(dep.name, []).append(dep.uri.rpartition("@")[2])
+        return {name: ", ".join(versions) for name, versions in found.items()}
 
     @property
     def params(self) -> dict[str, Any]:

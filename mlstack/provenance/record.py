@@ -18,7 +18,8 @@ from mlstack.drivers.dvc.statements import DatasetVersion, Statements, dataset_p
 from mlstack.drivers.local.run_folder import SavedResult, earlier_attempts, folder_of, read_order, read_result
 from mlstack.graph.graph import Hashed, LockEntry, ResourceGraph, fingerprint
 from mlstack.graph.lock import read_lock
-from mlstack.graph.sources import FileDigest
+from mlstack.graph.sources import EnvironmentIdentity, FileDigest
+from mlstack.provenance.installed import with_packages
 from mlstack.provenance.machine import MachineFacts, this_machine
 from mlstack.provenance.masking import Mask, safe_url
 from mlstack.provenance.statement import (
@@ -69,6 +70,7 @@ class Recorder:
         self._mutex = Lock()
         self._remote: str | None = None
         self._sboms: dict[str, tuple[str, str] | None] = {}
+        self._identities: dict[str, EnvironmentIdentity] = {}
 
     def begin(self, stages: Collection[Address]) -> None:
         """See that models of these stages can be signed, if they are to be. Raises `MlstackError`."""
@@ -137,7 +139,7 @@ class Recorder:
             code=self._code(),
             spec=self._spec,
             machine=machine,
-            identity=self._graph.environments.get(address),
+            identity=self._identity(address),
             metrics=metrics,
             sha256={out.path: _sha256(self._content(out)) for out in models},
             sbom=self._sbom(address),
@@ -219,6 +221,15 @@ class Recorder:
         """Return a file with the recorded bytes: DVC's object, which nobody writes to, before the workspace's."""
         found = self._objects.find(out.digest.md5)
         return Path(found) if found is not None else self._root / out.path
+
+    def _identity(self, address: Address) -> EnvironmentIdentity | None:
+        identity = self._graph.environments.get(address)
+        if identity is None:
+            return None
+        with self._mutex:
+            if identity.digest not in self._identities:
+                self._identities[identity.digest] = with_packages(identity, self._root)
+            return self._identities[identity.digest]
 
     def _sbom(self, address: Address) -> tuple[str, str] | None:
         """Return place and SHA-256 of the environment's bill of materials, which is made if it is not there yet."""

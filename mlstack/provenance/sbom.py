@@ -19,11 +19,10 @@ from mlstack.drivers.dvc.statements import SBOM_ENDING, Statements, environment_
 from mlstack.graph.graph import ImagePlan
 from mlstack.graph.packages import LockedPackage
 from mlstack.graph.sources import EnvironmentIdentity
+from mlstack.provenance.installed import is_for, packages_of
 from mlstack.provenance.masking import safe_url
-from mlstack.spec.plain_files import read_plain
 
 _TIMEOUT = 60.0
-_LARGEST = 32 << 20
 _SEED = "urn:mlstack:sbom:"
 
 
@@ -55,7 +54,7 @@ def environment_sbom(identity: EnvironmentIdentity, *, root: Path) -> bytes:
         message = "the environment is not locked"
         raise ValueError(message)
     exported = _export(identity, root) if basename(identity.lock) == "uv.lock" else None
-    return encode(exported if exported is not None else _from_packages(identity, _resolve(identity, root)))
+    return encode(exported if exported is not None else _from_packages(identity, packages_of(identity, root)))
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
@@ -70,14 +69,14 @@ def encode(document: Mapping[str, Any]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(ordered), indent=2) + b"\n"
 
 
-def image_sbom(python: bytes | None, plan: ImagePlan, *, system: Iterable[str]) -> bytes:
+def image_sbom(environment: bytes | None, plan: ImagePlan, *, system: Iterable[str], python: str | None) -> bytes:
     """Return the document of a rendered image: its Python environment, with all else that is put into it.
 
-    `python` is what `environment_sbom` gave, None for an image without one. Versions of `system` packages are those of
+    `environment` is what `environment_sbom` gave, None for an image without one; `python` its version. Versions of `system` packages are those of
     the base's archive when it is built, which nothing here knows. Where an endpoint runs, the model server's packages
     are in it, apart from the environment's.
     """
-    document: dict[str, Any] = msgspec.json.decode(python) if python is not None else _empty()
+    document: dict[str, Any] = msgspec.json.decode(environment) if environment is not None else _empty()
     base = {"type": "container", "bom-ref": f"base:{plan.base}", "name": plan.base, "description": "base image"}
     if plan.pinned is not None:
         base["version"] = plan.pinned
@@ -87,7 +86,7 @@ def image_sbom(python: bytes | None, plan: ImagePlan, *, system: Iterable[str]) 
     ]
     parts += [
         {**_component(number, each), "bom-ref": f"server:{each.name}-{number}", "description": "of the model server"}
-        for number, each in enumerate(_of_the_server(plan), 1)
+        for number, each in enumerate(_of_the_server(plan, python), 1)
     ]
     root = {"type": "container", "bom-ref": f"image:{plan.reference}", "name": plan.name, "version": plan.tag}
     document["metadata"] = {**(document.get("metadata") or {}), "component": root}
@@ -96,11 +95,12 @@ def image_sbom(python: bytes | None, plan: ImagePlan, *, system: Iterable[str]) 
     return encode(document)
 
 
-def _of_the_server(plan: ImagePlan) -> tuple[LockedPackage, ...]:
+def _of_the_server(plan: ImagePlan, python: str | None) -> Iterable[LockedPackage]:
     from mlstack.graph.requirements import resolve_requirements
 
     path = next((path for path in plan.texts if path.endswith("/serving/requirements.txt")), None)
-    return resolve_requirements(path, plan.texts.get).packages if path is not None else ()
+    found = resolve_requirements(path, plan.texts.get).packages if path is not None else ()
+    return (each for each in found if is_for(each.markers, python))
 
 
 # ---------------------------------------------------------------------------------------------------- uv
@@ -133,7 +133,25 @@ def _export(identity: EnvironmentIdentity, root: Path) -> dict[str, Any] | None:
         document = msgspec.json.decode(done.stdout) if done.returncode == 0 else None
     except (OSError, subprocess.SubprocessError, msgspec.DecodeError):
         return None
-    return _without_credentials(document) if isinstance(document, dict) else None
+    return _without_credentials(_of_this_python(document, identity)) if isinstance(document, dict) else None
+
+
+def _of_this_python(document: dict[str, Any], identity: EnvironmentIdentity) -> dict[str, Any]:
+    """Leave out what uv lists for other Pythons: its lock is for all that the project allows."""
+    listed = document.get("components") or []
+    kept = [each for each in listed if is_for(_markers(each), identity.python)]
+    gone = {each.get("bom-ref") for each in listed} - {each.get("bom-ref") for each in kept}
+    depends = [
+        {**each, "dependsOn": [ref for ref in each.get("dependsOn") or () if ref not in gone]}
+        for each in document.get("dependencies") or ()
+        if each.get("ref") not in gone
+    ]
+    return {**document, "components": kept, "dependencies": depends}
+
+
+def _markers(component: Mapping[str, Any]) -> list[str]:
+    properties = component.get("properties") or ()
+    return [str(each.get("value", "")) for each in properties if each.get("name") == "uv:package:marker"]
 
 
 def _without_credentials(value: Any) -> Any:
@@ -148,28 +166,6 @@ def _without_credentials(value: Any) -> Any:
 
 
 # ---------------------------------------------------------------------------------------------------- ours
-
-
-def _resolve(identity: EnvironmentIdentity, root: Path) -> tuple[LockedPackage, ...]:
-    from tomllib import loads
-
-    lock = identity.lock or ""
-    if not lock.endswith((".lock", ".toml")):
-        from mlstack.graph.requirements import resolve_requirements
-
-        return resolve_requirements(lock, lambda path: _text(root, path)).packages
-    from mlstack.graph.pylock import resolve_pylock
-    from mlstack.graph.uv_lock import resolve_uv_lock
-
-    resolver = resolve_pylock if basename(lock).startswith("pylock") else resolve_uv_lock
-    return resolver(loads(_text(root, lock) or ""), file=lock, groups=identity.groups).packages
-
-
-def _text(root: Path, path: str) -> str | None:
-    try:
-        return read_plain(root, path, most=_LARGEST).decode("utf-8")
-    except FileNotFoundError:
-        return None
 
 
 def _from_packages(identity: EnvironmentIdentity, packages: Iterable[LockedPackage]) -> dict[str, Any]:

@@ -244,8 +244,9 @@ def _environment(made: Made) -> Iterable[dict[str, Any]]:
         "digest": {"sha256": identity.digest},
         "annotations": {"role": "environment", "python": identity.python, "verified": made.is_verified},
     }
-    for name, version in identity.packages.items():
-        yield {"uri": f"pkg:pypi/{name}@{version}", "name": name, "annotations": {"role": "package"}}
+    for name, versions in identity.packages.items():
+        for version in versions.split(", "):  # several: which of them it is depends on the machine
+            yield {"uri": f"pkg:pypi/{name}@{version}", "name": name, "annotations": {"role": "package"}}
     if made.sbom is not None:
         place, digest = made.sbom
         yield {
