@@ -72,9 +72,9 @@ def encode(document: Mapping[str, Any]) -> bytes:
 def image_sbom(environment: bytes | None, plan: ImagePlan, *, system: Iterable[str], python: str | None) -> bytes:
     """Return the document of a rendered image: its Python environment, with all else that is put into it.
 
-    `environment` is what `environment_sbom` gave, None for an image without one; `python` its version. Versions of `system` packages are those of
-    the base's archive when it is built, which nothing here knows. Where an endpoint runs, the model server's packages
-    are in it, apart from the environment's.
+    `environment` is what `environment_sbom` gave, None for an image without one; `python` its version. Versions of
+    `system` packages are those of the base's archive when it is built, which nothing here knows. Where an endpoint
+    runs, the model server's packages are in it, apart from the environment's.
     """
     document: dict[str, Any] = msgspec.json.decode(environment) if environment is not None else _empty()
     base = {"type": "container", "bom-ref": f"base:{plan.base}", "name": plan.base, "description": "base image"}
