@@ -1,5 +1,6 @@
 """Paths as people write them → POSIX paths relative to the project folder."""
 
+import os
 import posixpath
 import re
 
@@ -7,6 +8,8 @@ from mlstack.diagnostics import Position
 from mlstack.spec.faults import Faults
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+_LONGEST_NAME = 255
+_SHOWN = 40
 _OURS = (".git", ".mlstack", ".dvc")
 _GENERATED = ("mlstack.yaml", "mlstack.lock", "params.mlstack.yaml", "dvc.yaml", "dvc.lock", ".dvcignore")
 
@@ -32,9 +35,16 @@ def normalise(path: str, *, directory: str, place: Position, faults: Faults, wha
     if joined == ".." or joined.startswith("../"):
         faults.add("path-outside", place, f"`{path}` leads out of the repository.", hint)
         return None
-    if joined.split("/")[0] in _OURS:
-        detail = f"`{path}` lies in `{joined.split('/')[0]}`, which belongs to Git, DVC or mlstack."
+    names = joined.split("/")
+    if names[0] in _OURS or ".git" in names:
+        detail = (
+            f"`{path}` lies in `{names[0] if names[0] in _OURS else '.git'}`, which belongs to Git, DVC or mlstack."
+        )
         faults.add("invalid-path", place, detail, "Choose another place.")
+        return None
+    if max(len(os.fsencode(name)) for name in names) > _LONGEST_NAME:
+        detail = f"a name in `{path[:_SHOWN]}…` is longer than {_LONGEST_NAME} bytes, which file systems allow."
+        faults.add("invalid-path", place, detail, "Choose a shorter one.")
         return None
     return joined
 

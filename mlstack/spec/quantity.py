@@ -34,6 +34,9 @@ class Limit(msgspec.Struct, frozen=True):
     window: float | None
 
 
+_LONGEST_DURATION = 3650 * 86400.0  # and no clock of the system counts much further
+
+
 def read_duration(value: object) -> float:
     """Return seconds for `30s`, `5m`, `2h`, `3d`. Raises `WrongError`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -47,6 +50,8 @@ def read_duration(value: object) -> float:
     seconds = float(found[1]) * _SECONDS[found[2]]
     if seconds <= 0:
         raise WrongError("a duration must be greater than zero.", "Leave the key out if there is to be no limit.")
+    if seconds > _LONGEST_DURATION:
+        raise WrongError("a duration must be at most ten years.", "Leave the key out if there is to be no limit.")
     return seconds
 
 

@@ -3,8 +3,10 @@
 import os
 import time
 from collections.abc import Iterator
+from errno import EINVAL
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
+from stat import S_ISREG
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
@@ -137,6 +139,8 @@ def _copy(source: Path, target: Path, say: Say) -> Fetched:
 def _copy_file(source: Path, target: Path) -> int:
     from shutil import copyfile
 
+    if not S_ISREG(source.stat().st_mode):  # a device has no end, and nobody may write to a pipe
+        raise OSError(EINVAL, "it is not a plain file", str(source))
     copyfile(source, target)
     return target.stat().st_size
 

@@ -1,5 +1,6 @@
 """Sources: fetched once, pinned, refused when they change; what the other side does wrong is said."""
 
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -135,6 +136,12 @@ def test_files_and_folders(project: Project, tmp_path: Path) -> None:
     (tmp_path / "there/z").write_text("3")
     assert not add(project, "../there/z", path="z").endswith(".dir")
     assert project.read("z") == "3"
+
+
+def test_what_has_no_end_is_not_fetched(project: Project, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for source in ("file:///dev/zero", (tmp_path / "pipe").as_uri()):
+        assert "it is not a plain file" in refused(project, source)
 
 
 def test_never_from_https_to_http() -> None:

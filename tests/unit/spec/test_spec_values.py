@@ -45,7 +45,9 @@ def test_durations(text: str, seconds: float) -> None:
     assert read_duration(text) == seconds
 
 
-@pytest.mark.parametrize("value", ["", "5", 5, "5 m", "5w", "-5s", "0s", "1h30m", True, None, [], "\u0661s"])
+@pytest.mark.parametrize(
+    "value", ["", "5", 5, "5 m", "5w", "-5s", "0s", "1h30m", True, None, [], "\u0661s", "3651d", "9e9s"]
+)
 def test_durations_that_are_none(value: object) -> None:
     with pytest.raises(WrongError):
         read_duration(value)
