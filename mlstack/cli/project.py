@@ -113,7 +113,7 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_d
         readings,
         scope=scope,
         describe=lambda endpoint, versions: driver_for(endpoint, graph).desired(endpoint, graph, versions),
-        pins=resolve_pins(project),
+        pins={} if scope.destroy else resolve_pins(project),  # a tag that is gone keeps nothing alive
         look_at=lambda image, record: look_at_image(image, graph, record, refresh=scope.refresh),
     )
     facts = read_git_facts(project.root)

@@ -10,16 +10,20 @@ from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Gate, Model
 
+_MOST_NAMED = 5
+
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     """One gate held against the recorded metric; `value` is None when no such metric was recorded.
 
-    `candidates` are the names of the metrics that the gate could mean, when that is more than one.
+    `candidates` are the names of the metrics that the gate could mean, when that is more than one; `recorded` are those
+    that there are, when it is none of them.
     """
 
     gate: Gate
     value: float | None
     candidates: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
 
     @property
     def met(self) -> bool:
@@ -36,7 +40,10 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
             files = " and ".join(candidate.rpartition(":")[0] for candidate in self.candidates)
             return f"{name} is in {files}; name one of them: {self.gate.stage}.metrics.{self.candidates[0]}"
         if self.value is None:
-            return f"{name} was not recorded"
+            if not self.recorded:
+                return f"{name} was not recorded: no metrics file of {self.gate.stage} holds a number"
+            more = ", …" if len(self.recorded) > _MOST_NAMED else ""
+            return f"{name} was not recorded; its metrics are {', '.join(self.recorded[:_MOST_NAMED])}{more}"
         bounds = [
             f"at least {self.gate.min:g}" if self.gate.min is not None else "",
             f"at most {self.gate.max:g}" if self.gate.max is not None else "",
@@ -58,7 +65,7 @@ def _hold(gate: Gate, values: Mapping[str, float]) -> GateResult:
     if candidates:
         return GateResult(gate=gate, value=None, candidates=candidates)
     file, _, name = gate.metric.rpartition(":")
-    return GateResult(gate=gate, value=values.get(name) if file else None)
+    return GateResult(gate=gate, value=values.get(name) if file else None, recorded=tuple(sorted(values)))
 
 
 def check_gates(results: Iterable[GateResult], model: Model) -> Iterator[Diagnostic]:

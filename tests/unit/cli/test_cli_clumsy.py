@@ -92,6 +92,16 @@ def test_a_commit_on_no_branch_is_said(root: Path, capsys: CapSys) -> None:
     assert root.is_dir()
 
 
+def test_a_tag_that_is_gone_does_not_keep_an_endpoint_alive(root: Path, capsys: CapSys) -> None:
+    served = "models: {m: {from: stages.a.outs.o, framework: sklearn}}\nendpoints: {e: {model: models.m@gone}}\n"
+    stage = 'stages: {a: {cmd: "echo 1 >o", outs: {o: o}}}\n'
+    (root / "mlstack.yaml").write_text(f"version: 1\nproject: demo\npython: system\n{stage}{served}")
+    assert main(["init"]) == 0
+    assert main(["plan"]) == ExitCode.ERROR
+    assert "no tag, branch or commit 'gone'" in " ".join(capsys.readouterr().err.split())
+    assert main(["destroy", "--yes"]) == ExitCode.OK
+
+
 def test_the_machine_is_looked_at_once_for_all_stages(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert root.is_dir()
     looks: list[Machine] = []

@@ -47,6 +47,19 @@ def test_gates(value: float | None, bounds: dict[str, float], met: bool) -> None
     assert "rmse" in result.sentence()
 
 
+@pytest.mark.parametrize(
+    ("metrics", "said"),
+    [
+        ({}, ": no metrics file of stages.evaluate holds a number"),
+        ({"mae": 1.0, "a.json:r2": 0.5}, "; its metrics are a.json:r2, mae"),
+        (dict.fromkeys("abcdefg", 0.0), "; its metrics are a, b, c, d, e, …"),
+    ],
+)
+def test_a_gate_on_a_metric_that_is_not_there_says_what_is(metrics: dict[str, float], said: str) -> None:
+    (result,) = judge(model(max=1), {EVALUATE: metrics})
+    assert result.sentence() == f"stages.evaluate.metrics.rmse was not recorded{said}"
+
+
 RECORD = Record(
     address=ENDPOINT, driver="d", attributes={"replicas": 1, "pid": 7, "variants": {"main": {"version": "a"}}}
 )
