@@ -72,7 +72,10 @@ def run(
             return ExitCode.OK
         store = Unrecorded(project.backend, project.reader())
         interrupt, work = make_work(project, planned, store, order=order, recording=False, verify_lock=lambda: None)
-        return watch(settings, work, interrupt, order=order)
+        code = watch(settings, work, interrupt, order=order)
+    if changed or profile:
+        note("The workspace holds what this try made, dvc.lock other results: `mlstack apply` brings those back.")
+    return code
 
 
 def _plan(settings: Settings, project: Project, scope: Scope, *, is_try: bool = False) -> Planned:

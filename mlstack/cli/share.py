@@ -44,6 +44,8 @@ def share_results(
             mark.touch()
         if wants_push and (push or recorded or mark.exists()):
             code = _push(settings, exchange, mark, code=code)
+        if code == ExitCode.OK and not scope.partial:
+            _bring_back(settings, exchange)
         if (not settings.ci if pull is None else pull) and code == ExitCode.OK and not scope.partial:
             _restore(settings, exchange)
     except MlstackError as error:
@@ -73,6 +75,16 @@ def _push(settings: Settings, exchange: Exchange, mark: Path, *, code: int) -> i
     elif done.moved:
         note(f"\n{pushed_sentence(done)}")
     return code
+
+
+def _bring_back(settings: Settings, exchange: Exchange) -> None:
+    """Put recorded results in the place of others, so that nobody takes those for the record."""
+    with transfer_lines(settings) as line:
+        paths = exchange.bring_back(say=line)
+    if settings.json and paths:
+        _event(f"Brought back {counted(len(paths), 'path')}", "restored", {"paths": paths})
+    elif paths:
+        note(f"\nPut recorded results in the place of others, such as those of a try: {', '.join(paths)}.")
 
 
 def _restore(settings: Settings, exchange: Exchange) -> None:

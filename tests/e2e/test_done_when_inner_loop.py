@@ -25,6 +25,29 @@ def test_run_leaves_the_lock_untouched_and_apply_restores(applied: Workspace) ->
     assert rmse > 60, "the deep trees that `run` tried are what apply brought"
 
 
+def test_apply_puts_recorded_results_in_the_place_of_those_of_a_try(applied: Workspace) -> None:
+    """The metrics of a try must not be committed as those of the recorded model."""
+    metrics = (applied.root / "metrics" / "test.json").read_bytes()
+    assert "mlstack apply" in applied.mlstack("run", "--set", "depth=2").stderr
+    assert (applied.root / "metrics" / "test.json").read_bytes() != metrics
+    before = applied.git("rev-parse", "HEAD")
+
+    said = applied.mlstack("apply", "--yes", "--commit").stderr
+    assert "metrics/test.json" in said
+    assert (applied.root / "metrics" / "test.json").read_bytes() == metrics
+    assert applied.git("rev-parse", "HEAD") == before, "there is nothing to commit"
+    applied.assert_settled()
+    assert not (applied.root / ".mlstack" / "kept").exists(), "the cache has what was replaced"
+
+
+def test_apply_leaves_what_somebody_wrote_over_a_result(applied: Workspace) -> None:
+    model = applied.root / "models" / "progression.joblib"
+    model.unlink()
+    model.write_bytes(b"by hand")
+    applied.mlstack("apply", "--yes")
+    assert model.read_bytes() == b"by hand"
+
+
 def test_compare_shows_what_a_change_did_to_the_metrics(applied: Workspace) -> None:
     applied.edit("mlstack.yaml", "depth: 4", "depth: 2")
     applied.mlstack("apply", "--yes")

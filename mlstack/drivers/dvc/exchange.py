@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic
+from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.configure import configure_remote
 from mlstack.drivers.dvc.contents import Contents, recorded_contents
@@ -14,7 +14,9 @@ from mlstack.drivers.dvc.run_cache import contents_of, local_runs, read_local_ru
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.sharing import Sharing, no_remote
 from mlstack.drivers.dvc.store import DvcResults
+from mlstack.graph.digest import Digester
 from mlstack.graph.graph import ResourceGraph
+from mlstack.graph.hash_cache import HashCache
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
 
@@ -125,6 +127,27 @@ class Exchange:
         """Return what is recorded and has nothing at its path (path → digest)."""
         recorded = self._contents(addresses).digests
         return {path: digest for path, digest in recorded.items() if not (self._root / path).exists()}
+
+    def bring_back(self, *, say: Say) -> tuple[str, ...]:
+        """Put recorded results where other results lie, as `mlstack run` leaves them; return their paths.
+
+        Only what the cache has, over what it has too: nothing is fetched, and what somebody wrote by hand stays.
+        """
+        store = DvcResults(self._root, self._graph, cache_folder=self._cache_folder)
+        outs = [out for entry in self._contents(None).entries.values() for out in entry.outs]
+        digester = Digester(self._root, cache=HashCache(self._cache_folder / "digests" if self._cache_folder else None))
+        wanted = {out.path: out.digest for out in outs if self._is_replaced(out.path, out.digest, digester)}
+        store.bring(wanted, say=say)
+        return tuple(sorted(wanted))
+
+    def _is_replaced(self, path: str, digest: FileDigest, digester: Digester) -> bool:
+        try:
+            present = digester.digest(path)
+        except MlstackError:  # nothing that was made here: something leads out, or cannot be read
+            return False
+        if present is None or present.md5 == digest.md5:
+            return False
+        return self._objects.has(present) and self._objects.has(digest)
 
     def _contents(self, addresses: Iterable[Address] | None) -> Contents:
         return recorded_contents(self._graph, root=self._root, addresses=addresses, cache_folder=self._cache_folder)
