@@ -15,10 +15,11 @@ from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, raise_errors
 from mlstack.drivers.preflight import preflight
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
-from mlstack.executor.events import Event
+from mlstack.executor.events import ApplyEnded, Event
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.work import Session, Work
 from mlstack.graph.lock import desired_lock, read_lock, write_lock
+from mlstack.planner.plan import Plan
 from mlstack.render.escape import plain
 from mlstack.state.environment_lock import EnvironmentLock, acquire
 from mlstack.state.identity import ci_run, host_name, iso_time, new_id, person
@@ -107,6 +108,7 @@ def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: E
         write_lock(project.root, desired_lock(project.graph, read_lock(project.root)))
     if not planned.plan.steps:
         store.compact()
+        end_at_once(settings, planned.plan, json_into=order.json_into)
         return ExitCode.OK
     code = watch(settings, work, interrupt, order=order)
     prune_runs(project.backend, keep=_RUNS_KEPT)
@@ -131,6 +133,15 @@ def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order)
         result = apply(work, parallelism=order.parallelism, who=who, on_event=on_event)
     report(settings, result.diagnostics)
     return exit_code_of(result)
+
+
+def end_at_once(settings: Settings, plan: Plan, *, json_into: Path | None = None) -> None:
+    """Give readers of JSON a whole stream also when there is nothing to do; people were told already."""
+    with ExitStack() as around:
+        readers = [around.enter_context(event_renderer(settings, plan))] if settings.json else []
+        readers += [around.enter_context(json_copy(json_into, plan))] if json_into is not None else []
+        for show in readers:
+            show(ApplyEnded(outcome="done", results=()))
 
 
 def exit_code_of(result: ApplyResult) -> int:

@@ -8,6 +8,7 @@ from mlstack.cli.carry_out import (
     DEFAULT_PARALLELISM,
     Order,
     carry_out,
+    end_at_once,
     locked,
     refuse_errored,
     refuse_unready,
@@ -43,6 +44,7 @@ def destroy(
         if not planned.plan.pending:
             if not settings.json:
                 say("Nothing to destroy.")
+            end_at_once(settings, planned.plan)
             return 0
         refuse_unready(settings, project, planned)
         approval = Approval(yes=yes, digest=approved)

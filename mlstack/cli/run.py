@@ -10,6 +10,7 @@ from mlstack.cli.carry_out import (
     DEFAULT_PARALLELISM,
     Order,
     carry_out,
+    end_at_once,
     locked,
     make_work,
     refuse_errored,
@@ -62,13 +63,17 @@ def run(
     if keep:
         with locked(settings, project, operation="run", lock_timeout="0s") as lock:
             planned = _plan(settings, project, scope)
-            return carry_out(settings, project, planned, lock=lock, order=order) if planned.plan.steps else ExitCode.OK
+            if planned.plan.steps:
+                return carry_out(settings, project, planned, lock=lock, order=order)
+            end_at_once(settings, planned.plan)
+            return ExitCode.OK
     with workspace_lock(project.root, operation="run"):
         planned = _plan(settings, project, scope, is_try=True)
         if changed or profile:
             running = [change.address for change in planned.plan.changes if change.may_run]
             raise_errors(check_tries(project.graph, running, root=project.root))
         if not planned.plan.steps:
+            end_at_once(settings, planned.plan)
             return ExitCode.OK
         store = Unrecorded(project.backend, project.reader())
         interrupt, work = make_work(project, planned, store, order=order, recording=False, verify_lock=lambda: None)
