@@ -11,7 +11,7 @@ from mlstack.graph.change import Change, Reason, ReasonCode
 from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses
 from mlstack.render.escape import plain
-from mlstack.render.values import show_pair
+from mlstack.render.values import KNOWN_AFTER_APPLY, show_pair
 from mlstack.render.words import action_sentence, reason_words
 from mlstack.spec.address import Address
 from mlstack.spec.plain_files import read_plain
@@ -47,7 +47,7 @@ def _lines(settings: Settings, project: Project, planned: Planned, change: Chang
         lines.append(f"  {style.symbol('•')} {reason_words(reason)}")
         if reason.before is not None or reason.after is not None:
             before, after = show_pair(reason.before, reason.after)
-            lines.append(f"      {before} -> {after}")
+            lines.append(f"      {before} -> {KNOWN_AFTER_APPLY if is_unknown(change, reason) else after}")
         if reason.subject in _modules(project, change.address):
             lines.append("      not listed in deps: the stage's Python entry imports it")
         lines.extend(f"      {plain(line)}" for line in _text_diff(project, change.address, reason))
@@ -72,12 +72,18 @@ def _document(project: Project, change: Change) -> dict[str, object]:
                 "subject": reason.subject,
                 "before": reason.before,
                 "after": reason.after,
+                "after_unknown": is_unknown(change, reason),
                 "imported": reason.subject in _modules(project, change.address),
                 "diff": _text_diff(project, change.address, reason),
             }
             for reason in change.reasons
         ],
     }
+
+
+def is_unknown(change: Change, reason: Reason) -> bool:
+    """Whether what it will be is known only after apply."""
+    return reason.after is None and any(diff.path == reason.subject and diff.unknown for diff in change.fields)
 
 
 def _modules(project: Project, address: Address) -> tuple[str, ...]:

@@ -15,9 +15,12 @@ import msgspec
 import pytest
 
 from mlstack.cli.compare_read import _named
+from mlstack.cli.explain import is_unknown
 from mlstack.cli.init import project_name
 from mlstack.cli.main import main
 from mlstack.diagnostics import ExitCode
+from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
+from mlstack.spec.address import Address, Kind
 from mlstack.state.environment_folder import backend_for
 from mlstack.state.environment_lock import acquire
 from mlstack.state.formats import LOCK_KEY, LockFile, encode
@@ -237,8 +240,23 @@ def test_show(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert found["runs"][0]["status"] == "done"
     assert "version" in output(capsys, "show", "datasets.raw")
     assert "gates" in output(capsys, "show", "models.demo")
+    assert document(capsys, "show", "models.demo")["result"] == {"out/model.bin": found["result"]["out/model.bin"]}
     assert main(["show", "stages.trian"]) == ExitCode.ERROR
     assert 'did you mean "stages.train"?' in capsys.readouterr().err
+
+
+def test_explain_calls_unknown_what_only_apply_will_tell() -> None:
+    field = FieldDiff(path="variants.main.version", before="a" * 32, unknown=True)
+    reason = Reason(code=ReasonCode.SETTING_CHANGED, subject=field.path, before=field.before)
+    change = Change(
+        address=Address("endpoints.demo"),
+        kind=Kind.ENDPOINT,
+        action=Action.UPDATE,
+        reasons=(reason,),
+        fields=(field,),
+    )
+    assert is_unknown(change, reason)
+    assert not is_unknown(msgspec.structs.replace(change, fields=()), reason)
 
 
 def test_show_a_saved_plan(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
