@@ -23,7 +23,7 @@ from mlstack.render.table import Column, render_pairs, render_table
 from mlstack.render.values import leaves, show_value
 from mlstack.render.words import action_sentence, because
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Resource
+from mlstack.spec.spec import Model, Resource
 from mlstack.state.state import RunRecord
 
 What = Annotated[
@@ -108,7 +108,7 @@ def _document(project: Project, planned: Planned, address: Address, runs: list[R
         "declared": _declared(project, address),
         "spec": project.graph.resources.get(address),
         "recorded": planned.prior.resources.get(address) if planned.prior is not None else None,
-        "result": _result(planned, address),
+        "result": _result(project, planned, address),
         "metrics": planned.readings.metrics.get(address, {}),
         "change": change_object(change) if change is not None else None,
         "runs": runs,
@@ -120,11 +120,14 @@ def _declared(project: Project, address: Address) -> str | None:
     return str(position) if position is not None else None
 
 
-def _result(planned: Planned, address: Address) -> dict[str, dict[str, Any]]:
-    """Return what DVC's files record: path → hash and size."""
-    stage = planned.readings.stages.get(address)
+def _result(project: Project, planned: Planned, address: Address) -> dict[str, dict[str, Any]]:
+    """Return what DVC's files record: path → hash and size; of a model the output that it is."""
+    model = project.graph.resources.get(address)
+    of_model = model.out if isinstance(model, Model) else None
+    stage = planned.readings.stages.get(model.stage if isinstance(model, Model) else address)
     if stage is not None and stage.recorded is not None:
-        return {out.path: {"md5": out.digest.md5, "size": out.digest.size} for out in stage.recorded.outs}
+        outs = (out for out in stage.recorded.outs if of_model in (None, out.path))
+        return {out.path: {"md5": out.digest.md5, "size": out.digest.size} for out in outs}
     dataset = planned.readings.datasets.get(address)
     if dataset is not None and dataset.recorded is not None:
         return {"": {"md5": dataset.recorded.md5, "size": dataset.recorded.size}}
@@ -143,7 +146,7 @@ def _text(settings: Settings, project: Project, planned: Planned, address: Addre
         parts.append(_section(f"Recorded, version {recorded.version}", pairs, style))
     result = [
         (path or "version", f"{found['md5']}  {size(found['size'])}")
-        for path, found in _result(planned, address).items()
+        for path, found in _result(project, planned, address).items()
     ]
     parts.append(_section("Result", result, style))
     metrics = planned.readings.metrics.get(address, {})
