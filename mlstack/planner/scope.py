@@ -23,23 +23,37 @@ def expand_addresses(
         matches = [address for address in known if address == word or address.startswith(f"{word}[")]
         if not matches:
             matches = [address for address in known if address.partition("[")[0].rpartition(".")[2] == word]
-            if len({match.partition("[")[0] for match in matches}) > 1:
-                matches = []
+        several = list(dict.fromkeys(match.partition("[")[0] for match in matches))
+        if len(several) > 1:
+            matches = []
         if matches:
             found.extend(matches)
             continue
-        near = did_you_mean(word, [*known, *{address.partition("[")[0] for address in known}])
-        wrong.append(
-            Diagnostic(
-                code="unknown-address",
-                summary="No such resource",
-                detail=f"{option} {word!r} is not an address of this project.",
-                hint=near[0].upper() + near[1:] if near else "`mlstack graph` shows every address.",
-            )
-        )
+        wrong.append(_unclear(word, several, option) if several else _unknown(word, known, option))
     if wrong:
         raise MlstackError(*wrong)
     return tuple(dict.fromkeys(found))
+
+
+def _unclear(word: str, several: Sequence[str], option: str) -> Diagnostic:
+    return Diagnostic(
+        code="ambiguous-address",
+        summary="The address means several resources",
+        detail=f"{option} {word!r} could be {', '.join(several)}.",
+        hint="Give one of them in full.",
+    )
+
+
+def _unknown(word: str, known: Iterable[Address], option: str) -> Diagnostic:
+    whole = list(dict.fromkeys(address.partition("[")[0] for address in known))
+    names = {address.rpartition(".")[2]: address for address in whole}
+    near = did_you_mean(word, [*known, *whole]) or did_you_mean(word, names)
+    return Diagnostic(
+        code="unknown-address",
+        summary="No such resource",
+        detail=f"{option} {word!r} is not an address of this project.",
+        hint=near[0].upper() + near[1:] if near else "`mlstack graph` shows every address.",
+    )
 
 
 def select(graph: ResourceGraph, scope: Scope, exists: Callable[[Address], bool]) -> frozenset[Address]:

@@ -84,7 +84,10 @@ def test_addresses_as_people_type_them(project: FakeProject) -> None:
     graph = project.graph()
     assert expand_addresses(["train", "stages.train", "quality"], graph) == ("stages.train", "endpoints.quality")
     with pytest.raises(MlstackError) as caught:
-        expand_addresses(["wine", "stages.trian"], graph)
-    assert [problem.code for problem in caught.value.diagnostics] == ["unknown-address", "unknown-address"]
+        expand_addresses(["wine", "stages.trian", "trian"], graph)
+    several, trian, bare = caught.value.diagnostics
+    assert (several.code, trian.code, bare.code) == ("ambiguous-address", "unknown-address", "unknown-address")
+    assert "datasets.wine, models.wine" in several.detail
+    assert (trian.hint, bare.hint) == ('Did you mean "stages.train"?', 'Did you mean "train"?')
     gone = Address("endpoints.gone")
     assert expand_addresses(["endpoints.gone"], graph, recorded=[gone]) == (gone,)
