@@ -280,7 +280,7 @@ def _failed(stage: Stage, result: RunResult, attempt: int) -> Diagnostic:
         "hang": "It was silent for longer than `timeout.hang` allows.",
         "out-of-memory": "It ran out of memory.",
     }.get(result.cause or "", f"Its command ended with exit code {result.exit_code}.")
-    tries = f" This was attempt {attempt}." if attempt > 1 else ""
+    tries = f" (attempt {attempt})" if attempt > 1 else ""
     return Diagnostic(
         code="stage-failed",
         summary="The stage failed",
