@@ -13,7 +13,7 @@ from mlstack.cli.progress import event_renderer, json_copy
 from mlstack.cli.project import Planned, Project
 from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, raise_errors
-from mlstack.drivers.preflight import preflight
+from mlstack.drivers.preflight import missing_secrets, preflight
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
 from mlstack.executor.events import ApplyEnded, Event
 from mlstack.executor.interrupt import Interrupt
@@ -162,7 +162,7 @@ def refuse_unready(settings: Settings, project: Project, planned: Planned) -> No
     pending = {step.address for step in planned.plan.steps}
     records = planned.prior.resources if planned.prior is not None else {}
     changes = [change for change in planned.plan.changes if change.address in pending]
-    problems = preflight(changes, project.graph, records)
+    problems = missing_secrets(changes, project.graph, root=project.root) + preflight(changes, project.graph, records)
     raise_errors(problems)
     report(settings, problems)
 

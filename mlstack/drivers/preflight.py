@@ -3,11 +3,14 @@
 Planning does not ask it, so that a plan can be made where none of that is.
 """
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, SupportsPreflight, SupportsRun
 from mlstack.drivers.registry import driver_for, driver_named, load_driver, pool_of
+from mlstack.drivers.secrets import resolve_secrets
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address, Kind
@@ -38,6 +41,20 @@ def preflight(
         problems += able.preflight(rows[name], graph)
     # One engine may be missed by several drivers.
     return tuple({(problem.code, problem.detail): problem for problem in reversed(problems)}.values())[::-1]
+
+
+def missing_secrets(changes: Iterable[Change], graph: ResourceGraph, *, root: Path) -> tuple[Diagnostic, ...]:
+    """Look for the secrets of what would run or serve, so that none is missed after hours of other stages."""
+    problems: list[Diagnostic] = []
+    for change in changes:
+        resource = graph.resources.get(change.address)
+        if not isinstance(resource, Stage | Endpoint) or change.action not in (Action.RUN, *_MADE):
+            continue
+        try:
+            resolve_secrets(resource.secrets, address=change.address, root=root, environment=os.environ)
+        except MlstackError as error:
+            problems += error.diagnostics
+    return tuple(problems)
 
 
 def _drivers_of(

@@ -197,3 +197,18 @@ def files_of(root: Path) -> set[str]:
     """What Git would see, and what it ignores, without the folders of Git, DVC and mlstack."""
     found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return {path.as_posix() for path in found if path.parts[0] not in {".git", ".dvc", ".mlstack"}}
+
+
+def test_a_secret_that_is_missing_is_said_before_anything_runs(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOT_SET_HERE", raising=False)
+    with (root / "mlstack.yaml").open("a", encoding="utf-8") as file:
+        file.write("  last: {cmd: cp model.bin out.bin, deps: [stages.train], outs: [out.bin], ")
+        file.write('env: {TOKEN: {secret: "env://NOT_SET_HERE"}}}\n')
+    for command in (["apply", "--yes"], ["run"]):
+        assert main(command) == 1
+        assert "env://NOT_SET_HERE" in capsys.readouterr().err
+        assert not (root / "model.bin").exists()
+    monkeypatch.setenv("NOT_SET_HERE", "something")
+    assert main(["apply", "--yes"]) == 0
