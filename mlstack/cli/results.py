@@ -11,6 +11,7 @@ from mlstack.gitops.facts import read_git_facts
 from mlstack.graph.graph import GENERATED_PARAMS
 from mlstack.graph.lock import LOCK_FILE
 from mlstack.planner.plan import Plan
+from mlstack.render.escape import plain
 from mlstack.spec.address import Kind
 from mlstack.spec.spec import Dataset, Stage
 
@@ -31,9 +32,9 @@ def keep_results(project: Project, plan: Plan | None = None, *, commit: bool, op
         if facts is not None and facts.detached:
             note(f"HEAD is detached: no branch holds this commit. To keep it:\n\n    git branch NAME {made[:10]}")
         return
-    note(
-        f"\nGit is the record of results. Not committed yet: {', '.join(waiting[:6])}{' …' if len(waiting) > 6 else ''}"
-    )
+    more = len(waiting) - _MOST_NAMED
+    named = (*waiting[:_MOST_NAMED], *([f"and {more} more"] if more > 0 else []))
+    note("\nGit is the record of results. Not committed yet:\n" + "".join(f"\n  {plain(line)}" for line in named))
     note("\n    git add -A && git commit\n\n(or `mlstack apply --commit` next time)")
 
 

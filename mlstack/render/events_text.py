@@ -80,8 +80,9 @@ def event_lines(event: Event, *, style: Style) -> Iterable[str]:
             planned, found = ACTIONS[event.planned].word, ACTIONS[event.action].word
             yield f"{plain(event.address)}: {found} instead of {planned} ({plain(event.because)})"
         case StepDone():
-            done = style.paint(f"{style.symbol('✓')} {ACTIONS[event.action].done}", "add")
-            detail = f": {plain(event.detail)}" if event.detail else ""
+            word = ACTIONS[event.action].done
+            done = style.paint(f"{style.symbol('✓')} {word}", "add")
+            detail = f": {plain(event.detail)}" if event.detail not in ("", word) else ""
             yield f"{plain(event.address)}: {done} after {duration(event.seconds)}{detail}"
         case StepFailed():
             yield from _failed(event, style)

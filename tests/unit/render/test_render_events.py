@@ -92,6 +92,12 @@ def test_plain_lines() -> None:
     )
 
 
+def test_what_the_word_says_is_not_said_again() -> None:
+    assert text_of([StepDone(address=TRAIN, action=Action.RESTORE, seconds=1.0, detail="restored")]) == (
+        "stages.train: ✓ restored after 1.0s\n"
+    )
+
+
 def test_output_lines_come_now_and_then() -> None:
     clock = Clock()
     out = io.StringIO()
