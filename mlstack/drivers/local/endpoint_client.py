@@ -123,15 +123,8 @@ def _ask(
         response = connection.getresponse()
         status, text = response.status, response.read()
     except (OSError, HTTPException) as error:
-        raise MlstackError(
-            Diagnostic(
-                code="endpoint-unreachable",
-                summary="The endpoint does not answer",
-                detail=f"{url}: {getattr(error, 'strerror', None) or error or type(error).__name__}.",
-                hint="See whether it is up; apply brings it back.",
-                command="mlstack status",
-            )
-        ) from error
+        reason = getattr(error, "strerror", None) or error or type(error).__name__
+        raise MlstackError(_unreachable(f"{url}: {reason}.")) from error
     finally:
         connection.close()
     try:
@@ -140,8 +133,22 @@ def _ask(
         answer = None
     if status == 200 and isinstance(answer, dict):
         return answer
+    if status < 500 and not isinstance(answer, dict):
+        raise MlstackError(
+            _unreachable(f"Something else is at {url}: it answers without a word of JSON (HTTP {status}).")
+        )
     sentence = answer.get("error") if isinstance(answer, dict) else None
     raise MlstackError(_no_answer(f"{sentence or 'It gave no reason.'} (HTTP {status})", status, address))
+
+
+def _unreachable(detail: str) -> Diagnostic:
+    return Diagnostic(
+        code="endpoint-unreachable",
+        summary="The endpoint does not answer",
+        detail=detail,
+        hint="See whether it is up; apply brings it back.",
+        command="mlstack status",
+    )
 
 
 def _no_answer(detail: str, status: int, address: Address | None) -> Diagnostic:

@@ -1,6 +1,8 @@
 """The client's side: what a person gives to `mlstack predict`, as a request of the protocol."""
 
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,16 @@ from mlstack.state.state import Record
 MATRIX = {"inputs": [{"name": "input", "datatype": "FP64", "shape": [-1, 2]}]}
 COLUMNS = {"inputs": [{"name": name, "datatype": "FP64", "shape": [-1]} for name in ("acid", "sugar")]}
 TEXT = {"inputs": [{"name": "input", "datatype": "BYTES", "shape": [-1]}]}
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """A server of somebody else's, at the port where the endpoint was."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *arguments: object) -> None:
+        """Keep quiet."""
 
 
 def tensors(payload: Any, metadata: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -95,6 +107,21 @@ def test_nobody_answers() -> None:
         predict(f"http://127.0.0.1:{port}", "m", [[1]], timeout=2)
     assert caught.value.diagnostics[0].code == "endpoint-unreachable"
     assert "Connection refused" in caught.value.diagnostics[0].detail
+
+
+def test_somebody_else_answers() -> None:
+    server = HTTPServer(("127.0.0.1", 0), Stranger)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with pytest.raises(MlstackError) as caught:
+            predict(f"http://127.0.0.1:{server.server_port}", "m", [[1]], timeout=30)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert caught.value.diagnostics[0].code == "endpoint-unreachable"
+    assert "Something else" in caught.value.diagnostics[0].detail
 
 
 def test_status_of_what_was_not_checked() -> None:
