@@ -51,9 +51,11 @@ def load_plan(path: Path) -> Plan:
     try:
         data = read_bounded(path)
     except OSError as error:
-        raise MlstackError(
-            _problem("plan-file-unreadable", "The plan file cannot be read", path, detail=error.strerror or "")
-        ) from error
+        problem = _problem("plan-file-unreadable", "The plan file cannot be read", path, detail=error.strerror or "")
+        if isinstance(error, FileNotFoundError):
+            hint = "Name a file that `mlstack plan --out` wrote. To apply a part of the project, name it with --target:"
+            problem = msgspec.structs.replace(problem, hint=hint, command=f"mlstack apply --target {path}")
+        raise MlstackError(problem) from error
     try:
         file = msgspec.json.decode(data, type=PlanFile)
     except msgspec.DecodeError as error:

@@ -163,6 +163,7 @@ def test_plan_file_that_was_edited_or_is_none(tmp_path: Path) -> None:
     with pytest.raises(MlstackError) as caught:
         load_plan(tmp_path / "none")
     assert caught.value.diagnostics[0].code == "plan-file-unreadable"
+    assert "--target" in caught.value.diagnostics[0].command
 
 
 @pytest.mark.parametrize(
