@@ -79,7 +79,7 @@ def lock(
     renewed = _renewed(addresses or (), project, wanted) if upgrade else ()
     changes = _write(project, before, wanted, renewed=renewed, settings=settings, timeout=read_timeout(lock_timeout))
     if settings.json:
-        say_json({"file": LOCK_FILE, "changes": changes})
+        say_json({"format_version": "1.0", "file": LOCK_FILE, "changes": changes})
     else:
         say("\n".join(changes) if changes else f"{LOCK_FILE} is up to date.")
     return ExitCode.OK

@@ -34,6 +34,7 @@ def status(context: typer.Context) -> int:
     if settings.json:
         say_json(
             {
+                "format_version": "1.0",
                 "project": project.spec.project,
                 "environment": project.spec.environment,
                 "resources": [

@@ -245,6 +245,11 @@ def test_show(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 'did you mean "stages.train"?' in capsys.readouterr().err
 
 
+def test_documents_say_which_format_they_have(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("status", "lock", "history", "doctor"):
+        assert document(capsys, command)["format_version"] == "1.0", command
+
+
 def test_explain_calls_unknown_what_only_apply_will_tell() -> None:
     field = FieldDiff(path="variants.main.version", before="a" * 32, unknown=True)
     reason = Reason(code=ReasonCode.SETTING_CHANGED, subject=field.path, before=field.before)
