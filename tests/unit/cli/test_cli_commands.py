@@ -245,6 +245,12 @@ def test_show(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert 'did you mean "stages.train"?' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--json-into", "--markdown-into", "--out"])
+def test_plan_that_cannot_be_written(root: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    assert main(["plan", option, str(root / "no" / "such" / "folder")]) == ExitCode.ERROR
+    assert "No such file or directory" in " ".join(capsys.readouterr().err.split())
+
+
 def test_documents_say_which_format_they_have(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("status", "lock", "history", "doctor"):
         assert document(capsys, command)["format_version"] == "1.0", command
