@@ -48,7 +48,7 @@ def missing_secrets(changes: Iterable[Change], graph: ResourceGraph, *, root: Pa
     problems: list[Diagnostic] = []
     for change in changes:
         resource = graph.resources.get(change.address)
-        if not isinstance(resource, Stage | Endpoint) or change.action not in (Action.RUN, *_MADE):
+        if not isinstance(resource, Stage | Endpoint) or not (change.may_run or change.action in _MADE):
             continue
         try:
             resolve_secrets(resource.secrets, address=change.address, root=root, environment=os.environ)
