@@ -2,7 +2,9 @@
 
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,19 +16,20 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-FILE = """
+NAME = f"gc-of-images-{token_hex(4)}"  # an engine may have those of an earlier run
+FILE = f"""
 version: 1
-project: gc-of-images
-compute: {box: {target: docker}}
-images: {box: {dockerfile: docker/Dockerfile, context: docker}}
+project: {NAME}
+compute: {{box: {{target: docker}}}}
+images: {{box: {{dockerfile: docker/Dockerfile, context: docker}}}}
 stages:
-  make: {compute: box, image: box, cmd: echo made > out/made.txt, outs: [out/made.txt]}
+  make: {{compute: box, image: box, cmd: echo made > out/made.txt, outs: [out/made.txt]}}
 """
 NOW = ("--older-than", "0")
 
 
 @pytest.fixture
-def project(tmp_path: Path, docker_engine: Any, base_image: str) -> Workspace:
+def project(tmp_path: Path, docker_engine: Any, base_image: str) -> Iterator[Workspace]:
     (tmp_path / "home").mkdir()
     environment = clean_environment(tmp_path / "home", tmp_path / "cache")
     workspace = Workspace(tmp_path / "project", environment | {"DOCKER_HOST": docker_engine.host})
@@ -35,7 +38,11 @@ def project(tmp_path: Path, docker_engine: Any, base_image: str) -> Workspace:
     (workspace.root / "mlstack.yaml").write_text(FILE)
     workspace.git("init", "-q", "-b", "main")
     workspace.init()
-    return workspace
+    yield workspace
+    client = docker_engine.client
+    for project in (NAME, f"not-{NAME}"):
+        for name in names(client, project):
+            client.images.remove(name, force=True)
 
 
 def applied(project: Workspace, number: int) -> str:
@@ -61,15 +68,15 @@ def unused(project: Workspace, *arguments: str) -> list[str]:
 
 def test_images_that_nothing_refers_to_are_removed_when_asked(project: Workspace, docker_engine: Any) -> None:
     client = docker_engine.client
-    dockerfile = b"FROM scratch\nLABEL dev.mlstack.project=another dev.mlstack.digests=\n"
-    client.images.build(fileobj=io.BytesIO(dockerfile), tag="another/box:1", rm=True)
+    dockerfile = f"FROM scratch\nLABEL dev.mlstack.project=not-{NAME} dev.mlstack.digests=\n".encode()
+    client.images.build(fileobj=io.BytesIO(dockerfile), tag=f"not-{NAME}/box:1", rm=True)
     committed = applied(project, 1)
     project.commit("first")
     live = applied(project, 2)
     kept = {committed, live}
     project.edit("docker/Dockerfile", "try=2", "try=3")
     project.mlstack("run")
-    (tried,) = names(client, "gc-of-images") - kept
+    (tried,) = names(client, NAME) - kept
     project.edit("docker/Dockerfile", "try=3", "try=2")
     assert unused(project) == [], "too new to tell"
     assert unused(project, *NOW) == [tried], "of a try, recorded nowhere"
@@ -77,12 +84,12 @@ def test_images_that_nothing_refers_to_are_removed_when_asked(project: Workspace
     assert unused(project, *NOW) == [], "somebody has a container of it"
     held.remove()
     assert "images on the Docker engine" in project.mlstack("gc", *NOW).stdout
-    assert names(client, "gc-of-images") == {*kept, tried}, "it only shows"
+    assert names(client, NAME) == {*kept, tried}, "it only shows"
     assert "Removed" in project.mlstack("gc", *NOW, "--yes").stdout
-    assert names(client, "gc-of-images") == kept
-    assert names(client, "another") == {"another/box:1"}
+    assert names(client, NAME) == kept
+    assert names(client, f"not-{NAME}") == {f"not-{NAME}/box:1"}
     assert unused(project, *NOW) == []
-    client.images.get(live).tag("gc-of-images/other-name", "1")
+    client.images.get(live).tag(f"{NAME}/other-name", "1")
     client.images.remove(live)
     project.git("checkout", "-q", "dvc.lock")
     assert unused(project, *NOW) == [], "what the state names by its content"
