@@ -49,7 +49,7 @@ def project(
 
 def containers(client: "DockerClient", project: Project) -> list[Any]:
     label = f"dev.mlstack.endpoint={project.root / '.mlstack/containers/local/endpoints.quality'}"
-    return list(client.containers.list(all=True, filters={"label": label}))
+    return list(client.containers.list(all=True, filters={"label": label}, ignore_removed=True))
 
 
 def use(project: Project, **settings: Any) -> None:

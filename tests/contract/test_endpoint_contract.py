@@ -64,7 +64,10 @@ class Containers:
 
     def there(self) -> list[str]:
         label = f"dev.mlstack.endpoint={self.project.root / '.mlstack/containers/local/endpoints.quality'}"
-        return sorted(str(found.name) for found in self.client.containers.list(all=True, filters={"label": label}))
+        return sorted(
+            str(found.name)
+            for found in self.client.containers.list(all=True, filters={"label": label}, ignore_removed=True)
+        )
 
     def name(self, record: Record) -> str:
         return str(record.attributes["container"])

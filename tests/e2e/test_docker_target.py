@@ -53,7 +53,7 @@ def quickstart(start: Start, client: "DockerClient", docker_shell: dict[str, str
 
 def containers(client: "DockerClient", project: Workspace) -> list[Any]:
     """What of the project is in containers, running or not."""
-    found = client.containers.list(all=True, filters={"label": "dev.mlstack"})
+    found = client.containers.list(all=True, filters={"label": "dev.mlstack"}, ignore_removed=True)
     return [each for each in found if Path(each.labels["dev.mlstack.folder"]).is_relative_to(project.root)]
 
 
