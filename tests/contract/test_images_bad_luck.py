@@ -158,6 +158,19 @@ def test_registry_that_answers_500_to_everything_is_met_before(project: ImagePro
     assert "it answers 500" in found.detail
 
 
+def test_registry_that_refuses_an_engine_that_pulls(
+    proxy: RegistryProxy, base_image: str, docker_engine: DockerEngine
+) -> None:
+    pins, _ = digests_of([base_image], say=lambda _: None)
+    image = f"{proxy.address}/{base_image.partition('/')[2].rpartition(':')[0]}@{pins[base_image]}"
+    proxy.login = LOGIN
+    found = problem_of(lambda: have_image(docker_engine.client, image, say=lambda _: None))
+    assert (found.code, found.command) == ("registry-unauthorized", f"docker login {proxy.address}")
+    assert image in found.detail
+    proxy.login = None
+    have_image(docker_engine.client, image, say=lambda _: None)
+
+
 def test_slow_registry_is_waited_for_and_a_silent_one_is_not(
     project: ImageProject, proxy: RegistryProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
