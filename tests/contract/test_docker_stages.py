@@ -15,6 +15,8 @@ from mlstack.drivers.base import RunOrder
 from mlstack.drivers.docker.stages import DockerStages
 from mlstack.drivers.local.machine import Machine
 from mlstack.spec.spec import Checkpoint, Out, Pool, SecretRef, Timeout
+from tests.engines.own import OwnDocker
+from tests.engines.session import Session
 from tests.unit.local.local_runs import POOL, Runs, eventually, log_of
 
 if TYPE_CHECKING:
@@ -200,3 +202,30 @@ def test_missing_image_is_said(runs: ContainerRuns) -> None:
     result = runs.run(order)
     assert result.cause == "error"
     assert "mlstack-no-such-image:1: it was built here, is in no registry, and is gone" in result.detail
+
+
+def test_engine_that_stops_in_mid_run_is_said_and_the_next_attempt_runs(
+    runs: ContainerRuns, engines_session: Session
+) -> None:
+    (runs.root / "out").mkdir()
+    engine = OwnDocker(engines_session)
+    try:
+        engine.start()
+        client = engine.client()
+        engine.take_image(runs.engine, runs.image)
+        image = str(runs.engine.images.get(runs.image).id)
+        there = ContainerRuns(runs.root, client, engine.host, image)
+        order = there.order("echo begun; until test -f src/go; do sleep 0.1; done", outs=("out/x",))
+        run = there.start(order)
+        eventually(lambda: log_of(order) == b"begun\n", within=120)
+        engine.stop()
+        result = there.wait(order, run)
+        assert result.cause == "error"
+        engine.start()
+        (there.root / "src" / "go").touch()
+        again = there.run(order)
+        assert again.cause is None, (again, log_of(order))
+        assert there.containers(order) == []
+        client.close()
+    finally:
+        engine.remove()
