@@ -57,6 +57,7 @@ class ReasonCode(StrEnum):
     SETTING_CHANGED = "setting-changed"
     GATE_CHANGED = "gate-changed"
     GATE_NOT_MET = "gate-not-met"
+    GATE_CLOSED = "gate-closed"
     DOWN = "down"
     NOT_READY = "not-ready"
     NOT_CHECKED = "not-checked"
@@ -127,6 +128,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     def pending(self) -> bool:
         """Whether the world differs from what the file says (an `always` stage is outside of this)."""
         return self.action is not Action.NO_OP and not self.is_always
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is known already that this ends at a gate: its own, or that of a model which it needs."""
+        return any(reason.code in (ReasonCode.GATE_NOT_MET, ReasonCode.GATE_CLOSED) for reason in self.reasons)
 
     @property
     def may_run(self) -> bool:

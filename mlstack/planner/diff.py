@@ -22,7 +22,7 @@ from mlstack.graph.outputs import Known, fill_endpoint, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.datasets import check_dataset, diff_dataset, with_old_path
 from mlstack.planner.images import LookAt, diff_images, forget_image, never_looked
-from mlstack.planner.models import check_gates, diff_model, judge
+from mlstack.planner.models import behind_gates, check_gates, diff_model, judge
 from mlstack.planner.moves import reading_before_move, record_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
 from mlstack.planner.removed import hint_renames, removed_rows
@@ -268,6 +268,7 @@ class _Walk:
             reason = Reason(code=ReasonCode.MOVED, subject=source)
             change = msgspec.structs.replace(change, action=Action.MOVE, reasons=(reason,))
         change = msgspec.structs.replace(change, needs=self.graph.needs.get(address, ()), previous_address=source)
+        change = behind_gates(change, self.changes)
         return change if address in self.selected else self._left_out(change)
 
     def _known_outputs(self) -> Known:

@@ -81,6 +81,15 @@ def check_gates(results: Iterable[GateResult], model: Model) -> Iterator[Diagnos
             )
 
 
+def behind_gates(change: Change, rows: Mapping[Address, Change]) -> Change:
+    """Have the row say that it is not reached while a model that it needs is known to stop at its gate."""
+    stopped = [each for each in change.needs if (row := rows.get(each)) is not None and row.is_stopped]
+    if not stopped or change.action is Action.NO_OP:
+        return change
+    closed = tuple(Reason(code=ReasonCode.GATE_CLOSED, subject=each) for each in stopped)
+    return msgspec.structs.replace(change, reasons=(*closed, *change.reasons))
+
+
 def diff_model(
     model: Model,
     *,

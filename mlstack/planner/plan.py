@@ -77,7 +77,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts of the last line. A replacement counts as one create and one destroy."""
+    """The counts of the last line. A replacement counts as one create and one destroy.
+
+    `stopped` is what a gate is known to keep from being done; it counts as nothing else.
+    """
 
     create: int = 0
     update: int = 0
@@ -85,14 +88,15 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     run: int = 0
     restore: int = 0
     other: int = 0
+    stopped: int = 0
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not any((self.create, self.update, self.destroy, self.run, self.restore, self.other))
+        return not any((self.create, self.update, self.destroy, self.run, self.restore, self.other, self.stopped))
 
 
-Counted = Literal["create", "update", "destroy", "run", "restore", "other"]
+Counted = Literal["create", "update", "destroy", "run", "restore", "other", "stopped"]
 
 COUNTS: dict[Action, tuple[Counted, ...]] = {
     Action.NO_OP: (),
@@ -116,6 +120,6 @@ def summarise(changes: tuple[Change, ...]) -> Summary:
     counts: dict[str, int] = {}
     for change in changes:
         if change.pending:
-            for word in COUNTS[change.action]:
+            for word in ("stopped",) if change.is_stopped else COUNTS[change.action]:
                 counts[word] = counts.get(word, 0) + 1
     return Summary(**counts)

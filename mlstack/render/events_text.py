@@ -128,7 +128,10 @@ def render_result(ended: ApplyEnded, *, style: Style, verb: str = "Apply", again
     lines.extend(_list("Done", done, style, tone_mark="✓"))
     lines.extend(_list("Failed", failed, style, tone_mark="✗"))
     lines.extend(_list("Not started", rest, style, tone_mark="•"))
-    lines.extend(["", "What is done is recorded. To go on from here:", "", f"    {style.paint(again, 'strong')}", ""])
+    if failed and all(kind_of(result.address) is Kind.MODEL for result in failed):
+        lines.extend(["", "What is done is recorded. Behind the gate nothing goes on until it is met.", ""])
+    else:
+        lines += ["", "What is done is recorded. To go on from here:", "", f"    {style.paint(again, 'strong')}", ""]
     word = "failed" if ended.outcome == "failed" else "interrupted"
     counts = f"{len(done)} done, {len(failed)} failed, {len(rest)} not started."
     lines.append(f"{style.paint(f'{verb} {word}.', 'error')} {counts}")

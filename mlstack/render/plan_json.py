@@ -63,6 +63,7 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "run": summary.run,
             "restore": summary.restore,
             "other": summary.other,
+            "stopped": summary.stopped,
             "text": plan_line(plan, style=Style()).rpartition("\n")[2],
         },
         "resource_changes": [change_object(change) for change in plan.changes],

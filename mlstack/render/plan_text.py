@@ -79,6 +79,8 @@ def summary_words(summary: Summary) -> list[str]:
         words.append(f"{summary.restore} to restore")
     if summary.other:
         words.append(f"{summary.other} other")
+    if summary.stopped:
+        words.append(f"{summary.stopped} stopped by a gate")
     return words
 
 

@@ -63,6 +63,7 @@ _REASONS: dict[ReasonCode, tuple[str, str]] = {
     ReasonCode.SETTING_CHANGED: ("{} changed", "a setting changed"),
     ReasonCode.GATE_CHANGED: ("gate {} changed", "a gate changed"),
     ReasonCode.GATE_NOT_MET: ("{}", "a gate is not met"),
+    ReasonCode.GATE_CLOSED: ("{} stops at its gate", "a gate is not met"),
     ReasonCode.DOWN: ("it is down: {}", "it is down"),
     ReasonCode.NOT_READY: ("it is not ready: {}", "it is not ready"),
     ReasonCode.NOT_CHECKED: ("it was not checked: {}", "it was not checked"),
@@ -94,6 +95,8 @@ def action_sentence(change: Change) -> str:
     codes = {reason.code for reason in change.reasons}
     if ReasonCode.GATE_NOT_MET in codes:
         return "will stop at its gate"
+    if ReasonCode.GATE_CLOSED in codes:
+        return "will not be reached"
     if change.previous_address is not None:
         return f"gets a new address, before {plain(change.previous_address)}"
     return ACTIONS[change.action].sentence

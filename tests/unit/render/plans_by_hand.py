@@ -115,6 +115,7 @@ def endpoints_plan() -> Plan:
             before=before,
             after={**before, "variants": {"main": {"version": None, "weight": 100}}, "token": "n3w"},
         ),
+        change("endpoints.held", Action.CREATE, reason(C.GATE_CLOSED, "models.bad"), reason(C.NOT_RECORDED)),
         change(
             "endpoints.moved",
             Action.REPLACE,

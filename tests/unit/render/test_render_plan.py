@@ -92,7 +92,7 @@ def test_the_last_line_says_what_summarise_counts(plans: dict[str, Plan], name: 
     if not summary.is_empty:
         numbers = {word: int(count) for count, word in re.findall(r"(\d+) (?:to )?(\w+)", last)}
         expected = {field: getattr(summary, field) for field in summary.__struct_fields__}
-        shown = {"restore": 0, "other": 0, **numbers}
+        shown = {"restore": 0, "other": 0, "stopped": 0, **numbers}
         assert shown == expected
 
 
