@@ -12,6 +12,7 @@ from mlstack.cli.plan import show_plan
 from mlstack.cli.progress import event_renderer, json_copy
 from mlstack.cli.project import Planned, Project
 from mlstack.cli.settings import Settings
+from mlstack.cli.strays import strays_told
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, raise_errors
 from mlstack.drivers.preflight import missing_secrets, preflight
 from mlstack.executor.apply import ApplyResult, Who, apply, entries_left_behind
@@ -129,6 +130,7 @@ def watch(settings: Settings, work: Work, interrupt: Interrupt, *, order: Order)
                 copy(event)
             show(event)
 
+        around.enter_context(strays_told(settings, work.plan, work.graph, root=work.root))
         around.enter_context(interrupt.on_signals())
         result = apply(work, parallelism=order.parallelism, who=who, on_event=on_event)
     report(settings, result.diagnostics)

@@ -212,3 +212,16 @@ def test_a_secret_that_is_missing_is_said_before_anything_runs(
         assert not (root / "model.bin").exists()
     monkeypatch.setenv("NOT_SET_HERE", "something")
     assert main(["apply", "--yes"]) == 0
+
+
+def test_files_that_no_stage_declares_are_told(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "mine.txt").write_text("was here before\n")
+    write(root, params=INLINE, script=VARIABLE + 'open("s.txt", "w").write("1")\nopen("mine.txt", "a").write("2")\n')
+    assert main(["apply", "--yes"]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Files came up that no stage declares s.txt: since stages.train ran." in said
+    assert main(["apply", "--yes"]) == 0
+    assert "no stage declares" not in capsys.readouterr().err
+    write(root, params=INLINE, script=VARIABLE)
+    assert main(["apply", "--yes"]) == 0
+    assert "no stage declares" not in capsys.readouterr().err
