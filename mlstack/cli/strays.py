@@ -1,7 +1,7 @@
 """Files that came up while stages ran and that nobody declares: not kept with any result, so that others lack them."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def _is_ours(path: Path) -> bool:
     return True  # gone again
 
 
-def _problem(found: list[str], running: list[str]) -> Diagnostic:
+def _problem(found: Sequence[str], running: Sequence[str]) -> Diagnostic:
     more = len(found) - _MOST_NAMED
     named = ", ".join(found[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
     while_ = f"{running[0]} ran" if len(running) == 1 else f"{len(running)} stages ran"
