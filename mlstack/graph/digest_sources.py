@@ -6,6 +6,7 @@ sees all of them at once.
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from posixpath import dirname
 
@@ -22,6 +23,7 @@ from mlstack.graph.tracked import count_tracked
 from mlstack.spec.address import Address
 from mlstack.spec.plain_files import leads_out
 from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Spec, Stage
+from mlstack.spec.whole_files import make_cache_folder
 
 _PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm/v7"}
 """What the kernel calls a processor → what images call it."""
@@ -157,7 +159,8 @@ class _Work:
     def finish(self) -> SourceDigests:
         """Remember what was learnt and return everything."""
         if self._cache_folder is not None:
-            _own_folder(self._cache_folder)
+            with suppress(OSError):
+                make_cache_folder(self._cache_folder)
         self._cache.save()
         self._finder.save()
         self._environments.save()
@@ -308,18 +311,6 @@ def _is_covered(path: str, covered: frozenset[str] | Mapping[str, object]) -> bo
             return True
         path = dirname(path)
     return "." in covered
-
-
-def _own_folder(cache_folder: Path) -> None:
-    """Make `.mlstack` invisible to Git before the first file is written into it. Never fails."""
-    owner = cache_folder.parent
-    if owner.name != ".mlstack" or (owner / ".gitignore").exists():
-        return
-    try:
-        owner.mkdir(mode=0o700, exist_ok=True)
-        (owner / ".gitignore").write_text("*\n", encoding="utf-8")
-    except OSError:
-        return
 
 
 def _partly_tracked(path: str, tracked: int, files: int) -> Diagnostic:

@@ -14,6 +14,7 @@ import msgspec
 
 from mlstack import __version__
 from mlstack.spec.spec import Spec
+from mlstack.spec.whole_files import make_cache_folder
 
 _FORMAT = 1
 _KEY_FILE = "spec.key"
@@ -61,8 +62,7 @@ class SpecCache:
     def save(self, spec: Spec, others: tuple[Path, ...]) -> None:
         """Keep the spec. Does nothing where it cannot be written."""
         try:
-            self.folder.parent.mkdir(mode=0o700, exist_ok=True)
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_cache_folder(self.folder)
             key = (self._key() or self._make_key()) if spec.environment_variables else b""
             entry = Entry(
                 format=_FORMAT,

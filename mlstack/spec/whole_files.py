@@ -64,6 +64,16 @@ def waiting_folders(folder: Path) -> Iterator[Path]:
             return
 
 
+def make_cache_folder(folder: Path) -> None:
+    """Make the folder of a cache; `.mlstack` above it is ignored by Git before anything is in it. Raises `OSError`."""
+    own = folder.parent
+    own.mkdir(mode=0o700, exist_ok=True)
+    if own.name == _OWN:
+        with suppress(FileExistsError), (own / ".gitignore").open("x", encoding="utf-8") as file:
+            file.write("*\n")
+    folder.mkdir(exist_ok=True)
+
+
 def remove_leftovers(root: Path) -> None:
     """Remove what processes that were killed have left in the project at `root`. What cannot be removed stays."""
     from shutil import rmtree

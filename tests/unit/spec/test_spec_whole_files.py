@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlstack.spec import whole_files
-from mlstack.spec.whole_files import remove_leftovers, waiting_folders, waiting_name, write_whole
+from mlstack.spec.whole_files import make_cache_folder, remove_leftovers, waiting_folders, waiting_name, write_whole
 
 
 @pytest.fixture
@@ -91,6 +91,18 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(root: Path, monkeypatc
         write_whole(root / "a.txt", b"two")
     assert (root / "a.txt").read_bytes() == b"one"
     assert list((root / ".mlstack" / "tmp").iterdir()) == []
+
+
+def test_git_ignores_a_cache_before_anything_is_in_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        make_cache_folder(tmp_path / ".mlstack" / "cache")
+    assert (tmp_path / ".mlstack" / ".gitignore").read_text() == "*\n"
+    make_cache_folder(tmp_path / "elsewhere" / "cache")
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["cache"]
+    (tmp_path / "other" / ".mlstack").mkdir(parents=True)
+    (tmp_path / "other" / ".mlstack" / ".gitignore").symlink_to(tmp_path / "not-there")
+    make_cache_folder(tmp_path / "other" / ".mlstack" / "cache")
+    assert not (tmp_path / "not-there").exists(), "a link of a branch is not followed"
 
 
 def test_leftovers_of_the_killed_go_when_they_are_old(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
