@@ -12,7 +12,7 @@ from posixpath import dirname
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic, MlstackError, Severity, did_you_mean
+from mlstack.diagnostics import Diagnostic, MlstackError, Position, Severity, did_you_mean
 from mlstack.graph.digest import Digester, leaves
 from mlstack.graph.environments import EnvironmentReader
 from mlstack.graph.hash_cache import HashCache
@@ -21,7 +21,7 @@ from mlstack.graph.lock import ProjectLock, read_lock
 from mlstack.graph.sources import EnvironmentIdentity, FileDigest, ImageSources, SourceDigests
 from mlstack.graph.tracked import count_tracked
 from mlstack.spec.address import Address
-from mlstack.spec.plain_files import leads_out
+from mlstack.spec.plain_files import leads_out, read_plain
 from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Spec, Stage
 from mlstack.spec.whole_files import make_cache_folder
 
@@ -291,11 +291,18 @@ class _Work:
         return did_you_mean(path, [f"{folder}/{name}" if folder else name for name in names])
 
     def _place(self, problem: Diagnostic, address: Address) -> Diagnostic:
-        return msgspec.structs.replace(
-            problem,
-            address=problem.address or address,
-            position=problem.position or self._spec.declared.get(address),
-        )
+        named = msgspec.structs.replace(problem, address=problem.address or address)
+        place = self._spec.declared.get(address)
+        if problem.position is not None or place is None:
+            return named
+        return msgspec.structs.replace(named, position=place, source_line=self._line(place))
+
+    def _line(self, place: Position) -> str | None:
+        try:
+            lines = read_plain(self._root, place.file).decode("utf-8", "replace").splitlines()
+        except OSError:
+            return None
+        return lines[place.line - 1] if place.line <= len(lines) else None
 
 
 def own_platform() -> str:

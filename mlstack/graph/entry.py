@@ -25,6 +25,7 @@ _PYTHON = re.compile(r"(?:.*/)?(?:python|pypy)(?:\d+(?:\.\d+)*)?t?|\$\{?PYTHON\}
 _ASSIGNMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _MODULE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _WITH_VALUE = frozenset({"-W", "-X", "--check-hash-based-pycs"})
+_REDIRECTION = re.compile(r"\d*(?:[<>]|&>|>&|<&)[<>&|]*(.*)", re.DOTALL)
 _SEPARATORS = frozenset({"&&", "||", ";", "|", "&", "|&", "(", ")", ";;"})
 
 
@@ -61,7 +62,19 @@ def _split(cmd: str) -> list[list[str]]:
         except ValueError:  # a quote that goes on in the next line: what was read of this line is enough
             words += line.split()
         commands.append(words)
-    return [words for words in commands if words]
+    return [words for words in map(_without_redirections, commands) if words]
+
+
+def _without_redirections(words: list[str]) -> list[str]:
+    """Leave out `> file`, `2>&1` and the like: what is written or read there is no argument."""
+    kept: list[str] = []
+    is_target = False
+    for word in words:
+        found = None if is_target else _REDIRECTION.fullmatch(word)
+        if found is None and not is_target:
+            kept.append(word)
+        is_target = found is not None and not found[1]
+    return kept
 
 
 def _entries_of(words: list[str], directory: str, paths: tuple[str, ...]) -> list[Entry]:

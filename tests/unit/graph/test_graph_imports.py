@@ -69,6 +69,9 @@ def test_one_entry(cmd: str, kind: str, text: str) -> None:
         "python -m",
         "python -V",
         "Rscript x.R",
+        "echo text > x.py",
+        "echo text >x.py 2>>y.py",
+        "sort < x.py",
     ],
 )
 def test_no_entry(cmd: str) -> None:
