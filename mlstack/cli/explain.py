@@ -32,7 +32,7 @@ def explain(context: typer.Context, address: options.AddressArgument) -> int:
     planned = make_plan(project, Scope())
     changes = [change for change in planned.plan.changes if change.address in wanted]
     if settings.json:
-        say_json([_document(project, change) for change in changes])
+        say_json({"format_version": "1.0", "changes": [_document(project, change) for change in changes]})
         return 0
     report(settings, planned.plan.diagnostics)
     for change in changes:

@@ -10,7 +10,7 @@ import typer
 
 from mlstack.cli import options
 from mlstack.cli.addresses import one_address
-from mlstack.cli.console import note
+from mlstack.cli.console import note, say_json_line
 from mlstack.cli.project import open_spec
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
@@ -39,7 +39,7 @@ def logs(
     """Show what the newest run of a stage, or the server of an endpoint, wrote.
 
     Secrets were masked when it was written. On a terminal, what could steer it is shown as escapes; a pipe gets every
-    byte.
+    byte. With --json each line is an object of its own.
     """
     settings = settings_of(context)
     root, spec = open_spec(settings)
@@ -51,7 +51,11 @@ def logs(
             chunks = _server_log(root, spec, where, follow=follow, lines=lines)
         case kind:
             raise MlstackError(_no_log(where, f"{kind.value} do not write logs; stages and endpoints do."))
-    _show(chunks, terminal=settings.out.terminal, color=settings.out.color)
+    if settings.json:
+        for line in _whole_lines(chunks):
+            say_json_line({"address": where, "line": line.decode("utf-8", "replace").rstrip("\n")})
+    else:
+        _show(chunks, terminal=settings.out.terminal, color=settings.out.color)
     return ExitCode.OK
 
 
@@ -143,14 +147,17 @@ def _growing(file: Path, begun: Iterable[bytes]) -> Iterator[bytes]:
 def _last_lines(chunks: Iterable[bytes], lines: int) -> Iterator[bytes]:
     from collections import deque
 
-    kept: deque[bytes] = deque(maxlen=lines)
+    yield from deque(_whole_lines(chunks), maxlen=lines)
+
+
+def _whole_lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines with their ends, each as soon as it is whole; at the end also one that is not."""
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
-        kept.extend(line + b"\n" for line in whole)
-    if rest and lines:
-        kept.append(rest)
-    yield from kept
+        yield from (line + b"\n" for line in whole)
+    if rest:
+        yield rest
 
 
 def _no_log(address: Address, why: str) -> Diagnostic:

@@ -291,6 +291,8 @@ def test_logs(applied: Path) -> None:
     for arguments in (["train"], ["stages.train", "-f"], ["train", "--attempt", "1"]):
         assert logs(*arguments).stdout == b"training at 6\n\x1b[2Jsteering\n"
     assert logs("train", "-n", "1").stdout == b"\x1b[2Jsteering\n"
+    lines = [json.loads(line) for line in logs("train", "--json").stdout.splitlines()]
+    assert lines[0] == {"address": "stages.train", "line": "training at 6"}
     (folder,) = (applied / ".mlstack" / "runs" / "stages.train").iterdir()
     assert logs("train", "--run", folder.name[:6]).returncode == 0
     for wrong in (["train", "--run", "zzz"], ["train", "--attempt", "7"], ["datasets.raw"]):
