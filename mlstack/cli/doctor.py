@@ -42,7 +42,8 @@ def doctor(context: typer.Context) -> int:
     from mlstack.cli.doctor_engines import check_engines
 
     settings = settings_of(context)
-    checks = [*_tools(), *check_engines(settings), *_project(settings)]
+    project = [*_project(settings)]  # before the file is read for the engines: that makes a folder for its cache
+    checks = [*_tools(), *check_engines(settings), *project]
     bad = [check for check in checks if check.needed and check.status in ("missing", "problem")]
     if settings.json:
         say_json({"format_version": "1.0", "well": not bad, "checks": checks})

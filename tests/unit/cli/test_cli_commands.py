@@ -365,6 +365,15 @@ def test_doctor_in_a_project(applied: Path, capsys: pytest.CaptureFixture[str]) 
         assert re.search(rf"^{name}  +(ok|not needed here) ", text, re.MULTILINE), name
 
 
+def test_doctor_finds_no_fault_with_what_it_made_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mlstack.yaml").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    found = {check["name"]: check for check in document(capsys, "doctor", code=1)["checks"]}
+    assert (found[".mlstack"]["status"], found[".mlstack"]["found"]) == ("ok", "not there yet")
+
+
 def test_doctor_says_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
