@@ -315,6 +315,7 @@ def test_ctrl_d_at_the_question_changes_nothing(root: Path) -> None:
     controller, terminal = pty.openpty()
     command = [sys.executable, "-m", "mlstack.cli.main", "apply"]
     asked = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal)
+    os.close(terminal)  # else reading would wait for ever for one that ended without a question
     shown = b""
     while b"Enter a value" not in shown:
         shown += os.read(controller, 4096)
@@ -322,7 +323,6 @@ def test_ctrl_d_at_the_question_changes_nothing(root: Path) -> None:
     assert asked.wait(timeout=30) == ExitCode.ERROR
     assert b"Nothing was changed." in os.read(controller, 4096)
     os.close(controller)
-    os.close(terminal)
 
 
 def test_logs_before_a_run(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
