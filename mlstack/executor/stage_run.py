@@ -314,10 +314,11 @@ def _claimed(stage: Stage, theirs: RunRecord) -> Diagnostic:
 
 
 def _interrupted(stage: Stage) -> Diagnostic:
+    kept = "; its checkpoint is kept" if stage.checkpoint is not None else ""
     return Diagnostic(
         code="stage-interrupted",
         summary="The stage was stopped",
-        detail="You asked to stop now. Nothing of this run is recorded; its checkpoint is kept.",
+        detail=f"You asked to stop now. Nothing of this run is recorded{kept}.",
         hint="Apply again to run it.",
         command="mlstack apply",
         address=stage.address,

@@ -2,9 +2,7 @@
 
 import json
 import subprocess
-import threading
 from collections.abc import Iterator
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import pytest
 from mlstack.drivers.local.endpoint_process import servers_below, wait_until
 from tests.e2e.conftest import Start
 from tests.e2e.workspace import BIN, Workspace
+from tests.unit.serving.constant_clients import Client
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.e2e
 
 PATIENT = [59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]
-BODY = json.dumps({"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 10], "data": PATIENT}]})
+INPUTS = {"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 10], "data": PATIENT}]}
 ENDPOINT = "endpoints.progression"
 BASE = "python:3.11-slim"
 
@@ -64,36 +63,10 @@ def images(project: Workspace) -> dict[str, str]:
     return {name: it["attributes"]["image_id"] for name, it in resources if name.startswith("images.")}
 
 
-class Client(threading.Thread):
-    """Asks the endpoint again and again, each time on a connection of its own."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__()
-        self.place = url.removeprefix("http://")
-        self.ended = threading.Event()
-        self.answers: list[float] = []
-        self.faults: list[str] = []
-
-    def run(self) -> None:
-        while not self.ended.is_set():
-            connection = HTTPConnection(self.place, timeout=120)
-            try:
-                connection.request("POST", "/v2/models/progression/infer", body=BODY)
-                response = connection.getresponse()
-                body = response.read()
-                if response.status == 200:
-                    self.answers.append(json.loads(body)["outputs"][0]["data"][0])
-                else:
-                    self.faults.append(f"{response.status} {body!r}")
-            except (OSError, HTTPException) as error:
-                self.faults.append(repr(error))
-            finally:
-                connection.close()
-
-
 def apply_under_load(project: Workspace) -> list[float]:
     """Apply while the endpoint is asked all the time; none of it is lost. Returns the answers, in order."""
-    asking = Client(project.url(ENDPOINT))
+    place = project.url(ENDPOINT).removeprefix("http://")
+    asking = Client(place, "progression", keep_alive=False, inputs=INPUTS, patience=120)
     asking.start()
     try:
         project.mlstack("apply", "--yes")

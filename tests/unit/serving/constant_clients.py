@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
+from typing import Any
 
 from mlstack.drivers.local.endpoint_process import wait_until
 
@@ -13,18 +14,21 @@ ROW = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}
 class Client(threading.Thread):
     """Asks again and again; every request on a connection of its own, or all on one."""
 
-    def __init__(self, place: str, model: str, *, keep_alive: bool) -> None:
+    def __init__(
+        self, place: str, model: str, *, keep_alive: bool, inputs: dict[str, Any] = ROW, patience: float = 20
+    ) -> None:
         super().__init__()
         self.place, self.model, self.keep_alive = place, model, keep_alive
+        self.body, self.patience = json.dumps(inputs), patience
         self.ended = threading.Event()
-        self.answers: list[str] = []
+        self.answers: list[Any] = []
         self.faults: list[str] = []
 
     def run(self) -> None:
-        connection = HTTPConnection(self.place, timeout=20)
+        connection = HTTPConnection(self.place, timeout=self.patience)
         while not self.ended.is_set():
             try:
-                connection.request("POST", f"/v2/models/{self.model}/infer", body=json.dumps(ROW))
+                connection.request("POST", f"/v2/models/{self.model}/infer", body=self.body)
                 response = connection.getresponse()
                 body = response.read()
                 if response.status == 200:
