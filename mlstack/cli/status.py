@@ -22,12 +22,14 @@ def status(context: typer.Context) -> int:
     settings = settings_of(context)
     project = open_project(settings)
     planned = make_plan(project, Scope())
+    failed = {(run.address, run.fingerprint) for run in project.reader().runs() if run.status == "failed"}
     rows = []
     for change in planned.plan.changes:
         if change.kind is Kind.POOL:
             continue
         observation = planned.readings.observations.get(change.address)
-        word = _state_word(change.action, observation, change.kind)
+        has_failed = change.action is Action.RUN and (change.address, change.fingerprint) in failed
+        word = "failed" if has_failed else _state_word(change.action, observation, change.kind)
         version = (planned.plan.versions.get(change.address) or "")[:12]
         url = str((change.before or {}).get("url", "")) if word.startswith("ready") else ""
         rows.append((change.address, word, url or version, because(change)))

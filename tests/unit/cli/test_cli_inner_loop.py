@@ -225,3 +225,14 @@ def test_files_that_no_stage_declares_are_told(root: Path, capsys: pytest.Captur
     write(root, params=INLINE, script=VARIABLE)
     assert main(["apply", "--yes"]) == 0
     assert "no stage declares" not in capsys.readouterr().err
+
+
+def test_status_says_of_a_stage_that_its_run_failed(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(root, params=INLINE, script="raise SystemExit(3)")
+    assert main(["apply", "--yes"]) == 1
+    capsys.readouterr()
+    assert main(["status"]) == 0
+    assert "stages.train  failed" in capsys.readouterr().out
+    write(root, params=INLINE, script=VARIABLE)  # not what failed
+    assert main(["status"]) == 0
+    assert "stages.train  out of date" in capsys.readouterr().out
