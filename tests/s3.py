@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock, Thread
 from typing import Any
+from urllib.request import Request, urlopen
 
 import obstore
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -29,8 +30,6 @@ class S3Server:
 
     def bucket(self, name: str) -> S3Store:
         """Make a bucket and return a way to look into it that is not the one under test."""
-        from urllib.request import Request, urlopen
-
         with urlopen(Request(f"{self.endpoint}/{name}", method="PUT")) as answer:
             assert answer.status == 200
         return S3Store(
@@ -63,13 +62,17 @@ class _Atomic:
 
 @contextmanager
 def s3_server(address: str = "127.0.0.1") -> Iterator[S3Server]:
-    """Run a server while the block lasts. Containers reach it only if its address is 0.0.0.0."""
+    """Run a server while the block lasts, one at a time. Containers reach it only if its address is 0.0.0.0.
+
+    It is empty: moto keeps what servers hold in the process, so that one would find what another test has left.
+    """
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server(address, 0, _Atomic(), threaded=True, request_handler=MotoRequestHandler)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield S3Server(server.port)
+        with urlopen(Request(f"http://127.0.0.1:{server.port}/moto-api/reset", method="POST")):
+            yield S3Server(server.port)
     finally:
         server.shutdown()
         thread.join()
