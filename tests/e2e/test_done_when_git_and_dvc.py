@@ -20,6 +20,15 @@ def test_after_apply_plan_and_dvc_agree_that_nothing_is_left(applied: Workspace)
     assert "plots/predictions.csv" in plots
 
 
+def test_metrics_that_somebody_edited_are_not_committed_as_results(applied: Workspace) -> None:
+    head, metrics = applied.git("rev-parse", "HEAD"), applied.root / "metrics" / "test.json"
+    metrics.write_text('{"rmse": 1.0}')
+    said = applied.mlstack("apply", "--yes", "--commit").stderr
+    assert "Not what dvc.lock records, so no part of the record: metrics/test.json." in said
+    assert applied.git("rev-parse", "HEAD") == head
+    assert metrics.read_text() == '{"rmse": 1.0}'
+
+
 def test_dvc_repro_by_hand_leaves_no_stage_to_run(applied: Workspace) -> None:
     applied.edit("src/evaluate.py", '"mae":', '"absolute":')
     assert applied.actions() == {"stages.evaluate": "run"}
