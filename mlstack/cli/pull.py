@@ -66,9 +66,7 @@ def _show(settings: Settings, done: Pulled) -> None:
     report(settings, problems)
     runs = f", and {counted(done.runs, 'entry', 'entries')} of the run-cache" if done.runs else ""
     if done.restored or done.runs:
-        say(
-            f"Restored {counted(len(done.restored), 'path')}; fetched {counted(done.moved, 'object')} "
-            f"({size(done.size)}){runs}."
-        )
+        fetched = f"; fetched {counted(done.moved, 'object')} ({size(done.size)})" if done.moved else ""
+        say(f"Restored {counted(len(done.restored), 'path')}{fetched}{runs}.")
     elif done.problem is None:
         say("Everything that is recorded is here.")

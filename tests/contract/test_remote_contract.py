@@ -11,7 +11,9 @@ import pytest
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.base import Absent, NotChecked, Present
 from mlstack.drivers.dvc.exchange import Exchange
+from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.read import ResultReadings, read_results
+from mlstack.drivers.dvc.transfer import Progress, fetch
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Dataset, Dep, Out
@@ -188,6 +190,24 @@ def test_a_clone_sees_what_the_remote_lacks(project: Project, store: Store) -> N
     md5 = gone.removeprefix("files/md5/").replace("/", "")
     assert not list((project.root / ".dvc/cache").rglob(f"*{md5[2:]}*")), "nothing unchecked is in the cache"
     assert project.read("raw.csv") == "a,b\n1,2\n"
+
+
+def test_progress_counts_only_what_has_arrived(project: Project, store: Store) -> None:
+    pipeline(project).apply()
+    exchange(project, store.url).push(say=quiet)
+    lose_everything(project)
+    gone = next(key for key, size in store.look().items() if size == len(MODEL))
+    store.spoil(gone, MODEL.encode()[::-1])
+    sharing, counts = exchange(project, store.url).sharing, list[int]()
+    md5s = [key.removeprefix("files/md5/").replace("/", "") for key in store.look() if key.startswith("files/md5/")]
+    moved = fetch(
+        sharing.require(),
+        Objects(project.root / ".dvc/cache"),
+        md5s,
+        progress=Progress(lambda done, _of, _size: counts.append(done)),
+    )
+    assert len(moved.damaged) == 1
+    assert max(counts) == len(moved.moved) == OBJECTS - 1
 
 
 def test_a_half_uploaded_object_is_pushed_again(project: Project, store: Store) -> None:

@@ -130,6 +130,7 @@ def test_a_damaged_object_of_the_cache_is_found_by_its_hash_and_fetched_again(wo
     done = clone.mlstack("pull")
     assert "was fetched again" in done.stderr
     assert "model.bin" in done.stderr
+    assert done.stdout == "Restored 1 path.\n"
     assert contents(clone) == contents(world.origin)
     assert kept.read_bytes() == content
 

@@ -133,7 +133,6 @@ class _Fetch:
                 self._absent.append(md5)
             else:
                 self._name(md5, place)
-            self._progress.add(objects=1)
 
     def _name(self, md5: str, place: str) -> None:
         if hash_file(place) != md5.removesuffix(DIR_SUFFIX):
@@ -146,6 +145,7 @@ class _Fetch:
         self._size += Path(place).stat().st_size
         Path(place).replace(target)
         self._moved.append(md5)
+        self._progress.add(objects=1)
 
     def result(self) -> Moved:
         return Moved(
