@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -241,3 +242,15 @@ def test_a_place_that_is_not_there_is_no_proof(project: Project, store: Store, t
     assert [problem.code for problem in found.diagnostics] == ["remote-unreachable"]
     with pytest.raises(MlstackError, match="cannot be asked"):
         exchange(project, wrong).pull(say=quiet)
+
+
+def test_a_package_that_is_missing_is_named_with_what_installs_it(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dvc_gs", None)
+    pipeline(project).apply()
+    with pytest.raises(MlstackError) as caught:
+        exchange(project, "gs://bucket/store").push(say=quiet)
+    assert [(problem.code, problem.command) for problem in caught.value.diagnostics] == [
+        ("remote-not-installed", "pip install 'mlstack[gs]'")
+    ]

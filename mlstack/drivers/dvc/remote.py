@@ -226,6 +226,8 @@ def explained(place: RemotePlace) -> Iterator[None]:
         yield
     except MlstackError:
         raise
+    except ImportError as error:
+        raise MlstackError(_not_installed(place, reason_of(error))) from error
     except Exception as error:  # each of the libraries (botocore, paramiko, …) has its own exceptions
         raise MlstackError(unreachable(place, reason_of(error))) from error
 
@@ -247,6 +249,17 @@ def unreachable(place: RemotePlace, reason: str) -> Diagnostic:
         detail=f"{place.url}: {reason}",
         hint="Look at its place, its settings and your credentials. This is what DVC itself says:",
         command=f"dvc status --cloud --remote {place.name}" if place.defined else "dvc status --cloud",
+    )
+
+
+def _not_installed(place: RemotePlace, reason: str) -> Diagnostic:
+    known = place.scheme in ("s3", "gs", "azure", "ssh")  # what pyproject.toml has extras for
+    return Diagnostic(
+        code="remote-not-installed",
+        summary="What this kind of remote needs is not installed",
+        detail=f"{place.url}: {reason}.",
+        hint="Install it beside mlstack:",
+        command=f"pip install 'mlstack[{place.scheme}]'" if known else f"pip install 'dvc[{place.scheme}]'",
     )
 
 
