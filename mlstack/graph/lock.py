@@ -245,14 +245,24 @@ def _stale(code: str, summary: str, detail: str, address: Address | None = None)
     )
 
 
+_WAYS_OUT = {
+    "lock-in-conflict": ("Resolve the other files first, then this one:", "mlstack lock --resolve"),
+    "lock-of-another-project": ("Remove it, then make it again:", "mlstack lock"),
+    "lock-unreadable": (
+        "Take the version of the last commit; without it, `mlstack lock` would pin everything anew.",
+        f"git checkout -- {LOCK_FILE}",
+    ),
+}
+
+
 def _fault(code: str, why: str, *, line: int = 1) -> Diagnostic:
-    is_conflict = code == "lock-in-conflict"
+    hint, command = _WAYS_OUT[code]
     return Diagnostic(
         code=code,
         summary=f"{LOCK_FILE} cannot be used",
         detail=f"{LOCK_FILE}: {why}.",
-        hint="Resolve the other files first, then this one:" if is_conflict else "Remove it, then make it again:",
-        command="mlstack lock --resolve" if is_conflict else "mlstack lock",
+        hint=hint,
+        command=command,
         position=Position(LOCK_FILE, line, 1),
     )
 

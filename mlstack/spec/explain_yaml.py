@@ -75,7 +75,11 @@ def explain_yaml(error: Any, *, file: str, faults: Faults) -> None:
         detail += f" What is read here begins in line {context.line + 1}."
     line = lines[place.line - 1]
     first = lines[context.line] if context is not None and context.line < len(lines) else line
-    if "expected ','" in problem and (unquoted := _FLOW_EXPRESSION.search(line) or _FLOW_EXPRESSION.search(first)):
+    marked = next((number for number, text in enumerate(lines, 1) if text.startswith("<<<<<<< ")), None)
+    if marked is not None:
+        place = Position(file, marked, 1)
+        detail, hint = "a merge left its marks in it.", "Resolve the conflict here, and in your sources, by hand."
+    elif "expected ','" in problem and (unquoted := _FLOW_EXPRESSION.search(line) or _FLOW_EXPRESSION.search(first)):
         detail = "an expression stands unquoted inside `{ }` or `[ ]`, where YAML takes its braces for a map."
         end = first.find("}}", unquoted.start())
         example = unquoted.string[unquoted.start() : end + 2] if end > 0 else "${{ … }}"

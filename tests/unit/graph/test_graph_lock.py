@@ -88,6 +88,13 @@ def test_what_mlstack_did_not_write(tmp_path: Path, data: bytes) -> None:
     assert problem(tmp_path)[0] == "lock-unreadable"
 
 
+def test_the_way_out_of_an_edit_by_hand_keeps_the_pins(tmp_path: Path) -> None:
+    (tmp_path / "mlstack.lock").write_bytes(b"[]")
+    with pytest.raises(MlstackError) as raised:
+        read_lock(tmp_path)
+    assert raised.value.diagnostics[0].command == "git checkout -- mlstack.lock"
+
+
 def test_a_newer_format_and_another_project(tmp_path: Path) -> None:
     (tmp_path / "mlstack.lock").write_text('{"format": 2, "everything": "else"}')
     assert problem(tmp_path)[0] == "lock-newer"

@@ -327,6 +327,7 @@ def test_find_file_says_a_way_out(tmp_path: Path) -> None:
         (b"version: 1\nproject: \xff\n", "file-not-utf8", 2, 10),
         (b"version: 1\nproject: a\x07b\n", "yaml-broken", 2, 11),
         ("version: 1\nproject: ä\x80\n".encode(), "yaml-broken", 2, 11),
+        (b"version: 1\n<<<<<<< HEAD\nproject: a\n=======\nproject: b\n>>>>>>> b\n", "yaml-broken", 2, 1),
         (b"#" * (8 * 1024 * 1024 + 1), "file-too-large", 1, 1),
     ],
 )
