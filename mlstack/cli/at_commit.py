@@ -17,6 +17,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError, errors_in
 from mlstack.drivers.dvc.datasets import read_dataset
 from mlstack.drivers.dvc.lockfile import read_lock
 from mlstack.drivers.dvc.scratch import ScratchCache
+from mlstack.drivers.dvc.settings import is_initialised
 from mlstack.drivers.open_runs import OPEN, in_tree, run_goes_on
 from mlstack.gitops.revisions import describe_commit, resolve_revision
 from mlstack.gitops.worktree import checked_out
@@ -50,6 +51,8 @@ def project_at(settings: Settings, revision: str) -> Iterator[CommitProject]:
     with checked_out(root, commit, before_removal=end_runs) as checkout:
         if not (checkout.root / "mlstack.yaml").is_file():
             raise MlstackError(_no_project(revision, commit))
+        if not is_initialised(checkout.root):
+            raise MlstackError(_no_results(revision, commit))
         cache = ScratchCache(checkout.root, checkout.scratch / "cache", project=root)
         project = _open(msgspec.structs.replace(settings, directory=checkout.root))
         yield CommitProject(project=project, commit=commit, described=describe_commit(root, commit), cache=cache)
@@ -156,6 +159,15 @@ def _no_project(revision: str, commit: str) -> Diagnostic:
         summary="There is no mlstack.yaml at that commit",
         detail=f"{revision} ({commit[:12]}) has no mlstack.yaml where the working tree has it.",
         hint="Name a commit that has one: `git log -- mlstack.yaml` lists them.",
+    )
+
+
+def _no_results(revision: str, commit: str) -> Diagnostic:
+    return Diagnostic(
+        code="no-results-at-commit",
+        summary="Nothing was recorded yet at that commit",
+        detail=f"{revision} ({commit[:12]}) has no DVC project, so no results either.",
+        hint="Name a commit that has some: `git log -- dvc.lock` lists them.",
     )
 
 

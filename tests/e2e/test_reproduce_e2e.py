@@ -87,6 +87,7 @@ def test_an_older_commit_is_computed_as_it_was(applied: Workspace) -> None:
     ("arguments", "code", "said"),
     [
         (("no-such-commit",), 4, "There is no such revision"),
+        (("HEAD~2",), 4, "Nothing was recorded yet at that commit"),
         (("HEAD", "stages.nothing"), 4, "No such resource"),
         (("HEAD", "datasets.patients"), 64, "only stages can be computed again"),
     ],

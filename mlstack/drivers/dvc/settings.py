@@ -49,17 +49,25 @@ def find_top(root: Path) -> Path | None:
     return None
 
 
-def require_initialised(root: Path) -> None:
-    """Raise `MlstackError` unless results can be recorded at `root`: it takes a Git repository and a DVC project."""
+def is_initialised(root: Path) -> bool:
+    """Whether results can be recorded at `root`: it takes a Git repository and a DVC project."""
     top = find_top(root)
-    in_git = any((folder / ".git").exists() for folder in (root, *root.parents))
-    if in_git and top is not None and (top / ".dvc" / "config").is_file():
+    return _is_in_git(root) and top is not None and (top / ".dvc" / "config").is_file()
+
+
+def _is_in_git(root: Path) -> bool:
+    return any((folder / ".git").exists() for folder in (root, *root.parents))
+
+
+def require_initialised(root: Path) -> None:
+    """Raise `MlstackError` unless results can be recorded at `root`."""
+    if is_initialised(root):
         return
     raise MlstackError(
         Diagnostic(
             code="not-initialised",
             summary="The project is not ready to record results",
-            detail="There is no DVC project here." if in_git else "This is not inside a Git repository.",
+            detail="There is no DVC project here." if _is_in_git(root) else "This is not inside a Git repository.",
             hint="Make it ready, once:",
             command="mlstack init",
         )
