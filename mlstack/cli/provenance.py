@@ -128,12 +128,20 @@ def verify_model(project: Project, planned: Planned, address: Address) -> tuple[
     entry = _entry(planned, model.stage)
     if entry is None:
         return (Checked(what="model", verdict="unsigned", detail="nothing is recorded"),)
-    return verify_result(
+    content = _content(project.root, entry, model.out)
+    checked = verify_result(
         Statements(read_settings(project.root)),
         result_place(entry),
         model.out,
-        content=_content(project.root, entry, model.out),
+        content=content,
         public_key=project.root / signing.public_key,
+    )
+    if content == project.root / model.out or not (project.root / model.out).exists():
+        return checked
+    others = f"these are the recorded bytes, in DVC's cache; {model.out} in the workspace holds others"
+    return tuple(
+        msgspec.structs.replace(each, detail=others) if (each.what, each.verdict) == ("model", "good") else each
+        for each in checked
     )
 
 

@@ -194,6 +194,9 @@ def test_a_signature_is_good_in_a_clone_and_bad_after_one_byte(clone: Workspace)
     assert "good" in clone.mlstack("show", "models.progression", "--verify").stdout
     spoil(clone.root / MODEL)
     assert verdicts(clone, code=0)["model"] == "good", "the recorded version, which the cache still has"
+    assert f"{MODEL} in the workspace holds others" in " ".join(
+        clone.mlstack("show", "models.progression", "--verify").stdout.split()
+    )
     recorded = md5((clone.root.parent / "remote").joinpath(_blob(clone)).read_bytes(), usedforsecurity=False)
     spoil(clone.root / ".dvc/cache" / _blob(clone))
     assert verdicts(clone, code=1) == {"model": "bad", "provenance": "good"}
