@@ -76,6 +76,18 @@ def test_every_builder_builds_pushes_and_lets_it_run_by_digest(
     assert any("assets" in line or "files" in line for line in project.said), "progress is told"
 
 
+def test_every_builder_hands_on_what_a_failing_command_said(builder: str, project: ImageProject) -> None:
+    project.settings["builder"] = builder
+    project.image = "{dockerfile: assets/Dockerfile}"
+    project.write()
+    (project.root / "assets/Dockerfile").write_text(f"FROM {project.base}\nRUN echo before; echo no liberror; exit 3\n")
+    with pytest.raises(MlstackError) as caught:
+        project.apply(fresh=True)
+    (found,) = caught.value.diagnostics
+    assert found.code == "image-build-failed"
+    assert found.detail.splitlines()[-2:] == ["│ before", "│ no liberror"]
+
+
 def test_every_builder_builds_for_the_engine_alone(
     builder: str, project: ImageProject, docker_engine: DockerEngine
 ) -> None:

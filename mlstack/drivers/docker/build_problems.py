@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _SHOWN_LINES = 12
 _ERROR = re.compile(r"^(?:ERROR|error): ", re.IGNORECASE)
 _DETAIL = re.compile(r"^\s*(?:error|hint|cause|[\u00d7\u2570\u251c]|Caused by|E: |fatal|\S*Error\b)", re.IGNORECASE)
+_CLASSIC = ("---> ", "Removing intermediate container ")
+_TIME = re.compile(r"^\d+\.\d+ ")
 _LINE_HEAD = re.compile(r"^#\d+\s+(?:\d+\.\d+\s+)?")
 
 _FULL = ("no space left on device", "disk quota exceeded")
@@ -67,13 +69,13 @@ def build_failed(order: "BuildOrder", lines: Sequence[str]) -> Diagnostic:
         return _base_gone(order, said)
     if any(words in text for words in _STOPPED):
         return _stopped(order, said)
-    hint = "Read its output above. Correct the declaration, the lock or the Dockerfile, and apply again."
+    hint = "Correct the declaration, the lock or the Dockerfile, and apply again."
     if any(word in text for word in _CERTIFICATE):
         hint = "Behind a company's own CA, name its bundle: `targets: {docker: {ca_bundle: …}}`, or SSL_CERT_FILE."
     return Diagnostic(
         code="image-build-failed",
         summary="An image cannot be built",
-        detail=f"{order.builder}: {_joined(said)}",
+        detail="\n".join([f"{order.builder}: {_joined(said)}", *(f"│ {line}" for line in _last_words(lines))]),
         hint=hint,
         address=order.plan.address,
     )
@@ -216,6 +218,15 @@ def _decisive(lines: Sequence[str]) -> list[str]:
     found = [line for line in plain[:verdict] if _DETAIL.match(line)]
     kept = list(dict.fromkeys([*found, *plain[verdict : verdict + 1]]))
     return kept[-_SHOWN_LINES:] or plain[-3:]
+
+
+def _last_words(lines: Sequence[str]) -> list[str]:
+    """Return the last lines that the failing command itself wrote, as BuildKit repeats them or Docker's builder did."""
+    marks = [index for index, line in enumerate(lines) if line.strip() == "------"]
+    begun = max((index for index, line in enumerate(lines) if line.startswith("Step ")), default=len(lines))
+    own = lines[marks[-2] + 2 : marks[-1]] if len(marks) > 1 else lines[begun + 1 :]
+    said = [_TIME.sub("", line).rstrip() for line in own if not line.startswith(_CLASSIC) and not _ERROR.match(line)]
+    return said[-_SHOWN_LINES:]
 
 
 def _joined(said: Sequence[str]) -> str:

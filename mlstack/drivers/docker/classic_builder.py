@@ -84,13 +84,17 @@ def _build(client: Any, archive: IO[bytes], order: BuildOrder) -> Iterator[str]:
         forcerm=True,
         decode=True,
     )
-    for said in answer:
-        if "error" in said:
-            raise MlstackError(build_failed(order, [f"error: {order.network.hide(str(said['error']))}"]))
+    lines: list[str] = []
+    problem = ""
+    for said in answer:  # to its end, also after an error: else the connection stays open
+        problem = order.network.hide(str(said["error"])) if "error" in said else problem
         text = said.get("stream") or said.get("status") or ""
         for line in str(text).splitlines():
             if line.strip():
-                yield order.network.hide(line.strip())
+                lines.append(order.network.hide(line.strip()))
+                yield lines[-1]
+    if problem:
+        raise MlstackError(build_failed(order, [*lines, f"error: {problem}"]))
 
 
 def _packed(place: Staged) -> IO[bytes]:
