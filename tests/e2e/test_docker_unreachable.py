@@ -2,6 +2,7 @@
 
 import pytest
 
+from mlstack.drivers.docker.engine import engine_unreachable
 from tests.e2e.conftest import Start
 from tests.e2e.workspace import Workspace
 
@@ -56,3 +57,9 @@ def test_what_was_trained_in_a_process_needs_no_engine(project: Workspace) -> No
     use(project, *DOCKER)
     assert project.actions() == {}
     project.mlstack("apply", "--yes")
+
+
+def test_an_engine_that_one_may_not_speak_to_is_not_to_be_started() -> None:
+    found = engine_unreachable("unix:///run/docker.sock", PermissionError(13, "Permission denied"))
+    assert "group of that socket" in found.hint
+    assert "Start Docker" not in found.hint

@@ -148,12 +148,18 @@ def engine_error(error: BaseException) -> str:
 def engine_unreachable(host: str | None, error: BaseException, *, address: Address | None = None) -> Diagnostic:
     """Say that there is no engine, where it was looked for, and what to do."""
     where = host or os.environ.get("DOCKER_HOST") or _context_host() or DEFAULT_HOST
+    reason = _shortest(error)
+    hint = "Have yourself added to the group of that socket (mostly `docker`), and log in again."
+    if "Permission denied" not in reason:
+        hint = (
+            "Start Docker, or name the engine in DOCKER_HOST or `targets: {docker: {host: …}}`. A pool with "
+            "`target: local` needs none; stages keep their results when their pool changes."
+        )
     return Diagnostic(
         code="docker-unreachable",
         summary="The Docker engine cannot be reached",
-        detail=f"{where}: {_shortest(error)}",
-        hint="Start Docker, or name the engine in DOCKER_HOST or `targets: {docker: {host: …}}`. A pool with "
-        "`target: local` needs none; stages keep their results when their pool changes.",
+        detail=f"{where}: {reason}",
+        hint=hint,
         command="docker info",
         address=address,
     )
