@@ -135,8 +135,10 @@ class Exchange:
         """
         store = DvcResults(self._root, self._graph, cache_folder=self._cache_folder)
         outs = [out for entry in self._contents(None).entries.values() for out in entry.outs]
-        digester = Digester(self._root, cache=HashCache(self._cache_folder / "digests" if self._cache_folder else None))
+        hashes = HashCache(self._cache_folder / "digests" if self._cache_folder else None)
+        digester = Digester(self._root, cache=hashes)
         wanted = {out.path: out.digest for out in outs if self._is_replaced(out.path, out.digest, digester)}
+        hashes.save()  # else every apply would read every large output again
         store.bring(wanted, say=say)
         return tuple(sorted(wanted))
 

@@ -1,11 +1,13 @@
 """What must never be kept, lost or done beyond what was asked: run, accept, destroy and lock on a real project."""
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
 from mlstack.cli.main import main
+from mlstack.graph.hash_cache import HashCache, is_settled, stamp_of
 from mlstack.state.environment_folder import backend_for
 from mlstack.state.environment_lock import acquire
 from mlstack.state.state import Entry
@@ -236,3 +238,12 @@ def test_status_says_of_a_stage_that_its_run_failed(root: Path, capsys: pytest.C
     write(root, params=INLINE, script=VARIABLE)  # not what failed
     assert main(["status"]) == 0
     assert "stages.train  out of date" in capsys.readouterr().out
+
+
+def test_an_output_is_read_once_and_not_by_every_apply(root: Path) -> None:
+    assert main(["apply", "--yes"]) == 0
+    stamp = stamp_of((root / "model.bin").stat())
+    while not is_settled(stamp[2], time.time_ns()):
+        time.sleep(0.02)
+    assert main(["apply", "--yes"]) == 0
+    assert HashCache(root / ".mlstack" / "cache" / "digests").find_file("model.bin", stamp) is not None
