@@ -95,6 +95,13 @@ class UnitResult(msgspec.Struct, frozen=True, kw_only=True):
     problem: Diagnostic | None = None
 
 
+class StepTrouble(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person is told of an update that went wrong."""
+
+    diagnostic: Diagnostic
+    log_tail: tuple[str, ...] = ()
+
+
 Tell = Callable[[Address, str], None]
 """Reports one line of progress of an address."""
 
@@ -129,24 +136,37 @@ class StackEngine(Protocol):
 
 @runtime_checkable
 class StackDriver(Driver, Protocol):
-    """A driver whose resources are made in stacks. `apply` and `delete` of `Driver` are not called.
+    """A driver whose resources are made in stacks. `read`, `apply` and `delete` of `Driver` are not called for them.
 
-    The record that `settle` returns holds under "unit" what `msgspec.to_builtins` makes of the unit: what a later wave
-    of the stack names for this address when it is somebody else's turn.
+    Keys of objects that others stand on (a namespace) hold what makes them another one, such as the name: when a unit
+    moves, the old object stays in the stack as long as somebody stands on it.
     """
 
     stack: StackName
 
-    def unit(self, resource: Resource, graph: ResourceGraph, desired: Mapping[str, Any]) -> Unit:
-        """Describe it. Pure: the same attributes (of `desired`; None is known after apply) give the same unit."""
+    def unit(
+        self, resource: Resource, graph: ResourceGraph, desired: Mapping[str, Any], *, images: Mapping[Address, str]
+    ) -> Unit:
+        """Describe it. Pure: the same arguments give the same unit.
+
+        `desired` is what `Driver.desired` returned; None in it is known only after apply. `images` gives by digest what
+        containers are made from; an image that is not in it is known only after apply.
+        """
         ...
 
     def prepare(self, unit: Unit, context: StepContext) -> None:
         """Do what must not pass through the engine, before its wave: secrets."""
         ...
 
-    def settle(self, unit: Unit, result: UnitResult, context: StepContext, *, desired: Mapping[str, Any]) -> Record:
-        """Read back what runs, wait until it is as it should be, and return the record. Raises `MlstackError`."""
+    def settle(self, unit: Unit, result: UnitResult, context: StepContext) -> dict[str, Any]:
+        """Read back what runs, wait until it is as it should be, and return facts for the record. Raises `MlstackError`.
+
+        `result` has no problem. What the facts leave out, the record takes from `desired`.
+        """
+        ...
+
+    def explain(self, unit: Unit, problem: Diagnostic, context: StepContext) -> StepTrouble:
+        """Say more of an update that went wrong: events and log lines, before it is taken back."""
         ...
 
     def removed(self, record: Record, context: StepContext) -> None:
