@@ -159,7 +159,7 @@ class StackDriver(Driver, Protocol):
         ...
 
     def settle(self, unit: Unit, result: UnitResult, context: StepContext) -> dict[str, Any]:
-        """Read back what runs, wait until it is as it should be, and return facts for the record. Raises `MlstackError`.
+        """Read back what runs, wait until it is as it should be, and return facts. Raises `MlstackError`.
 
         `result` has no problem. What the facts leave out, the record takes from `desired`.
         """
