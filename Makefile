@@ -25,8 +25,8 @@ demo-down: ## Stop what the demo runs and remove ./demo
 test: setup ## Set up and run all tests, the checks of style, types and imports among them
 	$(BIN)/pytest -n auto --dist worksteal -m "not bench"
 
-engines: setup ## Install what tests of Docker need: Debian packages, Go programs (as root; 10 minutes once)
-	@$(BIN)/python -m tests.engines install
+engines: setup ## Install what tests of engines need: Debian packages, Go programs (as root; half an hour once)
+	@$(BIN)/python -m tests.engines install $(ENGINES)
 
 lint: setup ## Run only the checks: ruff, mypy, import layers, size budgets
 	$(BIN)/pytest -n auto tests/quality

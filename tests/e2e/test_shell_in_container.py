@@ -16,7 +16,7 @@ import pytest
 from mlstack.drivers.local.endpoint_process import wait_until
 from tests.e2e.terminal import Terminal
 from tests.e2e.workspace import BIN, Workspace, clean_environment
-from tests.engines.daemons import free_port
+from tests.engines.ports import free_port
 
 if TYPE_CHECKING:
     from docker import DockerClient

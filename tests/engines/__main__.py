@@ -3,25 +3,33 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 
-from tests.engines import install, lifetime, session
+from tests.engines import control_plane, lifetime, session
 from tests.engines.check import check
 from tests.engines.daemons import DAEMONS
-from tests.engines.go_tools import BUILDKIT, BUILDX
+from tests.engines.groups import GROUPS, Group, cannot_install, named
+from tests.engines.install import install
 from tests.engines.processes import EngineError, recorded
 from tests.engines.session import Session
 
-USAGE = "Usage: python -m tests.engines install | check | up | down | status"
+USAGE = f"""Usage: python -m tests.engines install | check | up | down | status
+install, check and up take the names of groups, of {", ".join(group.name for group in GROUPS)}; none: all."""
 CANNOT = 3
 
 
-def up() -> None:
-    """Start all engines and keep them until `down`; print what a shell needs to use them."""
+def up(groups: Iterable[Group]) -> None:
+    """Start the engines of these groups and keep them until `down`; print what a shell needs to use them."""
     kept = lifetime.by_hand()
-    addresses = {name: lifetime.need(kept, name) for name in DAEMONS}
+    addresses = {name: lifetime.need(kept, name) for group in groups for name in group.daemons}
     show(kept)
-    print(f"\nexport DOCKER_HOST={addresses['docker']}")
-    print(f"export PATH={BUILDKIT.folder}:{BUILDX.folder}:$PATH")
+    print()
+    if "docker" in addresses:
+        print(f"export DOCKER_HOST={addresses['docker']}")
+    if "kube-apiserver" in addresses:
+        print(f"export KUBECONFIG={control_plane.kubeconfig(kept)}")
+    folders = [str(tool.folder) for group in groups for tool in group.tools]
+    print(f"export PATH={':'.join(folders)}:$PATH")
 
 
 def status() -> None:
@@ -34,7 +42,7 @@ def show(shown: Session) -> None:
     for name in DAEMONS:
         if (process := recorded(shown, name)) is not None:
             address = shown.address(name).read_text(encoding="utf-8")
-            print(f"  {name:10} {address:50} pid {process.pid}, log {shown.log(name)}")
+            print(f"  {name:23} {address:50} pid {process.pid}, log {shown.log(name)}")
 
 
 def down() -> None:
@@ -45,20 +53,8 @@ def down() -> None:
 
 def main(words: list[str]) -> int:
     match words:
-        case ["install" | "check" | "up"] if reason := install.cannot_install():
-            print(f"Real engines cannot be installed here: {reason}. The tests that need them are left out.")
-            return CANNOT
-        case ["check" | "up"] if reason := install.docker_is_absent():
-            print(f"Engines cannot be started: {reason}.")
-            return CANNOT
-        case ["install"]:
-            install.install_docker()
-            print("Engines are installed: docker, registry, buildkit, base image.")
-        case ["check"]:
-            check()
-            print("Engines work: docker, registry, buildkit, base image.")
-        case ["up"]:
-            up()
+        case ["install" | "check" | "up" as command, *names]:
+            return on_groups(command, names)
         case ["down"]:
             down()
         case ["status"]:
@@ -66,6 +62,32 @@ def main(words: list[str]) -> int:
         case _:
             print(USAGE, file=sys.stderr)
             return 64
+    return 0
+
+
+def on_groups(command: str, names: list[str]) -> int:
+    try:
+        groups = named(names)
+    except ValueError as error:
+        print(f"{error}.\n{USAGE}", file=sys.stderr)
+        return 64
+    if command == "install" and (reason := cannot_install()):
+        print(f"Real engines cannot be installed here: {reason}. The tests that need them are left out.")
+        return CANNOT
+    titles = ", ".join(group.name for group in groups)
+    if command == "install":
+        install(groups)
+        print(f"Engines are installed: {titles}.")
+        return 0
+    for group in groups:
+        if reason := group.absent():
+            print(f"Engines of {group.name} cannot be started: {reason}.")
+            return CANNOT
+    if command == "up":
+        up(groups)
+    else:
+        check(groups)
+        print(f"Engines work: {titles}.")
     return 0
 
 

@@ -4,13 +4,17 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import docker
 from docker.errors import DockerException
 
 from tests.engines import base_image, lifetime
-from tests.engines.go_tools import BUILDKIT
+from tests.engines.go_tools import BUILDKIT, PULUMI
+from tests.engines.groups import DOCKER, KUBERNETES_API, PULUMI_CLI, Group
+from tests.engines.kube_client import KubernetesError, kube_api_of
+from tests.engines.kubernetes import PlayedNodes
 from tests.engines.processes import EngineError
 from tests.engines.session import Session
 
@@ -23,22 +27,29 @@ exec python3 -m http.server 8000
 """
 
 
-def check() -> None:
-    """Start each engine and have each do what tests rely on. Raises EngineError with what went wrong."""
+def check(groups: Iterable[Group]) -> None:
+    """Start these engines and have each do what tests rely on. Raises EngineError with what went wrong."""
     session = lifetime.begin()
     try:
-        image = f"{lifetime.need(session, 'registry')}/{base_image.REPOSITORY}:{base_image.TAG}"
-        _check_builds(session, image)
-        client = docker.DockerClient(base_url=lifetime.need(session, "docker"), timeout=300)
-        try:
-            client.images.pull(image)
-            _check_containers(client, image)
-        except DockerException as error:
-            raise EngineError(f"Docker runs no container: {error}") from error
-        finally:
-            client.close()
+        for group in groups:
+            for daemon in group.daemons:
+                lifetime.need(session, daemon)
+            CHECKS[group](session)
     finally:
         lifetime.end(session)
+
+
+def _check_docker(session: Session) -> None:
+    image = f"{lifetime.need(session, 'registry')}/{base_image.REPOSITORY}:{base_image.TAG}"
+    _check_builds(session, image)
+    client = docker.DockerClient(base_url=lifetime.need(session, "docker"), timeout=300)
+    try:
+        client.images.pull(image)
+        _check_containers(client, image)
+    except DockerException as error:
+        raise EngineError(f"Docker runs no container: {error}") from error
+    finally:
+        client.close()
 
 
 def _check_builds(session: Session, image: str) -> None:
@@ -83,3 +94,36 @@ def _wait_until_answered(port: int) -> None:
         if time.monotonic() > until:
             raise EngineError(f"The published port of a container does not answer within {ANSWERS_WITHIN:.0f} s")
         time.sleep(0.1)
+
+
+def _check_kubernetes(session: Session) -> None:
+    """A Job completes on a node that is played."""
+    api = kube_api_of(session)
+    nodes = PlayedNodes(api, "tests/check")
+    spec = {"containers": [{"name": "main", "image": "none.invalid/none"}], "restartPolicy": "Never"}
+    try:
+        nodes.add(1)
+        api.make_namespace("check")
+        api.call(
+            "POST",
+            "/apis/batch/v1/namespaces/check/jobs",
+            {"metadata": {"name": "check"}, "spec": {"template": {"spec": spec | nodes.placement}}},
+        )
+        api.wait(
+            "/apis/batch/v1/namespaces/check/jobs/check",
+            lambda found: "completionTime" in found["status"],
+            seconds=ANSWERS_WITHIN,
+        )
+    except (KubernetesError, TimeoutError) as error:
+        raise EngineError(f"Kubernetes plays no Job: {error}") from error
+
+
+def _check_pulumi(_: Session) -> None:
+    subprocess.run([PULUMI.program("pulumi"), "version"], stdout=subprocess.DEVNULL, check=True)
+
+
+CHECKS: dict[Group, Callable[[Session], None]] = {
+    DOCKER: _check_docker,
+    KUBERNETES_API: _check_kubernetes,
+    PULUMI_CLI: _check_pulumi,
+}

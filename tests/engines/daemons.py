@@ -8,18 +8,14 @@ import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import psutil
-
-from tests.engines import base_image, network, processes
+from tests.engines import base_image, control_plane, network, processes
 from tests.engines.go_tools import BUILDKIT
 from tests.engines.network import SYSTEM
-from tests.engines.processes import EngineError, Process
+from tests.engines.ports import on_a_free_port
+from tests.engines.processes import Process
 from tests.engines.session import Session
-
-PORTS_TRIED = 5
 
 
 @dataclass(frozen=True)
@@ -29,6 +25,8 @@ class Daemon:
     name: str
     start: Callable[[Session], str]
     """Start it, wait until it answers, and return its address."""
+    needs: tuple[str, ...] = ()
+    """What has to run before it."""
     before_stop: Callable[[Session], None] = lambda _: None
 
 
@@ -111,41 +109,19 @@ def start_registry(session: Session) -> str:
     store = session.new_store("registry")
     if base_image.made():
         shutil.copytree(base_image.registry_seed(), store, dirs_exist_ok=True)
-    for _ in range(PORTS_TRIED):
-        port = free_port()
+    configuration = session.folder / "registry-config.yml"
+
+    def start(port: int) -> Process:
         settings = {
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(store)}, "delete": {"enabled": True}},
             "http": {"addr": f"127.0.0.1:{port}"},
         }
-        configuration = session.folder / "registry-config.yml"
         configuration.write_text(json.dumps(settings), encoding="utf-8")  # JSON is YAML
-        process = processes.start(session, "registry", ["/usr/bin/docker-registry", "serve", configuration], SYSTEM)
-        try:
-            processes.wait_until_ready(session, "registry", process, partial(_listens, process, port))
-        except EngineError as error:
-            if "address already in use" not in str(error):
-                raise
-        else:
-            return f"localhost:{port}"
-    raise EngineError(f"registry: each of {PORTS_TRIED} free ports was taken by another program the moment after")
+        return processes.start(session, "registry", ["/usr/bin/docker-registry", "serve", configuration], SYSTEM)
 
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def _listens(process: Process, port: int) -> bool:
-    """Whether this very process listens there: whatever answers on the port may be somebody else's."""
-    try:
-        open_sockets = psutil.Process(process.pid).net_connections(kind="tcp")
-    except psutil.NoSuchProcess:
-        return False
-    return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in open_sockets)
+    return f"localhost:{on_a_free_port(session, 'registry', start)}"
 
 
 # ------------------------------------------------------------------------------------------------------ BuildKit
@@ -179,11 +155,16 @@ def run_buildkit(session: Session, name: str, store: Path) -> str:
     return address
 
 
-DAEMONS = {
+DAEMONS = {  # in an order in which they can be started
     daemon.name: daemon
     for daemon in (
-        Daemon("docker", start_docker, remove_containers),
+        Daemon("docker", start_docker, before_stop=remove_containers),
         Daemon("registry", start_registry),
         Daemon("buildkit", start_buildkit),
+        Daemon("etcd", control_plane.start_etcd),
+        Daemon("kube-apiserver", control_plane.start_api_server, ("etcd",)),
+        Daemon("kube-controller-manager", control_plane.start_controller_manager, ("kube-apiserver",)),
+        Daemon("kube-scheduler", control_plane.start_scheduler, ("kube-apiserver",)),
+        Daemon("kwok", control_plane.start_kwok, ("kube-apiserver",)),
     )
 }

@@ -7,7 +7,7 @@ A test that asks for an engine which cannot be had is skipped, and the end of th
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.engines import base_image as base
-from tests.engines import install, lifetime, session
+from tests.engines import lifetime, session
 from tests.engines.go_tools import BUILDKIT, BUILDX
+from tests.engines.groups import DOCKER, Group, named
 from tests.engines.places import cache, sessions
 from tests.engines.session import Session
 
@@ -24,11 +25,12 @@ if TYPE_CHECKING:
     import docker
 
 LEFT_OUT = "needs a real engine: "
-REQUIRED = "MLSTACK_REQUIRE_ENGINES"
 OWN_DOCKER = "MLSTACK_TEST_DOCKER_HOST"
 
 ASKED = "MLSTACK_TEST_ENGINES"
 """Set to run the tests of real engines where those are installed, and to leave them out where not."""
+REQUIRED = "MLSTACK_REQUIRE_ENGINES"
+"""The groups of engines that were seen to work here: their tests may not be left out, and those of others are."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,22 @@ def asked() -> bool:
     return bool(os.environ.get(REQUIRED) or os.environ.get(ASKED))
 
 
-def engine(name: str, title: str, absent: Callable[[], str | None]) -> str:
-    """Return the address of a running engine; without it the test is skipped, or fails if engines are required."""
-    return lifetime.need(session_with(title, absent), name)
+def engine(name: str, title: str, group: Group) -> str:
+    """Return the address of a running engine; without it the test is skipped, or fails if its group is required."""
+    return lifetime.need(session_with(title, group), name)
 
 
-def session_with(title: str, absent: Callable[[], str | None]) -> Session:
-    """Return this run's session if the engine can be had; without it the test is skipped, or fails if required."""
-    if (reason := absent() if asked() else f"not asked for ({ASKED}=1 runs them)") is None:
+def session_with(title: str, group: Group) -> Session:
+    """Return this run's session if the group can be had; without it the test is skipped, or fails if required."""
+    required = os.environ.get(REQUIRED, "").split()
+    if not asked():
+        reason: str | None = f"not asked for ({ASKED}=1 runs them)"
+    elif required and group.name not in required:
+        reason = f"not among those that are known to work here ({REQUIRED} names {', '.join(required)})"
+    elif (reason := group.absent()) is None:
         return session.of_this_run()
-    if os.environ.get(REQUIRED):
-        pytest.fail(f"{title}: {reason}. {REQUIRED} is set, so this is a failure.", pytrace=False)
+    elif required:
+        pytest.fail(f"{title}: {reason}. {REQUIRED} names it, so this is a failure.", pytrace=False)
     pytest.skip(f"{LEFT_OUT}{title}: {reason}")
 
 
@@ -80,7 +87,7 @@ def docker_engine(request: pytest.FixtureRequest) -> Iterator[DockerEngine]:
     if host := os.environ.get(OWN_DOCKER):
         image = None
     else:
-        host = engine("docker", "Docker engine", install.docker_is_absent)
+        host = engine("docker", "Docker engine", DOCKER)
         image = request.getfixturevalue("base_image")
     client = docker.DockerClient(base_url=host, timeout=300)
     if image is not None:  # whichever test comes first
@@ -92,13 +99,13 @@ def docker_engine(request: pytest.FixtureRequest) -> Iterator[DockerEngine]:
 @pytest.fixture(scope="session")
 def registry() -> str:
     """`localhost:port` of an image registry without login, plain http. Push below a name of the test's own."""
-    return engine("registry", "Image registry", install.docker_is_absent)
+    return engine("registry", "Image registry", DOCKER)
 
 
 @pytest.fixture(scope="session")
 def buildkit() -> BuildKit:
     """A BuildKit daemon. It reaches `registry`, and its RUN lines have the network of this machine."""
-    address = engine("buildkit", "BuildKit", install.docker_is_absent)
+    address = engine("buildkit", "BuildKit", DOCKER)
     return BuildKit(address, BUILDKIT.program("buildctl"), BUILDX.program("buildx"))
 
 
@@ -111,7 +118,7 @@ def base_image(registry: str) -> str:
 @pytest.fixture
 def engines_session() -> Session:
     """For engines of a test's own (`own.py`), which it may stop, kill, or give a small disk."""
-    return session_with("Docker engine", install.docker_is_absent)
+    return session_with("Docker engine", DOCKER)
 
 
 @pytest.fixture
@@ -135,8 +142,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A run without engines clears away, too, what the killed one before it has left.
     """
-    if hasattr(config, "workerinput") or install.cannot_start() is not None:
+    if hasattr(config, "workerinput") or all(group.cannot_start() for group in named([])):
         return
+    try:
+        named(os.environ.get(REQUIRED, "").split())
+    except ValueError as error:
+        raise pytest.UsageError(f"{REQUIRED}: {error}") from error
     if not asked():
         if sessions().exists():
             lifetime.sweep()

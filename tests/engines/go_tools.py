@@ -35,8 +35,8 @@ class GoTool:
     def folder(self) -> Path:
         """Where its programs lie. Another version, or another pin of any dependency, lies elsewhere."""
         digest = hashlib.sha256(f"{platform.system()}-{platform.machine()} {self.linker_flags}".encode())
-        for name in ("go.mod", "go.sum"):
-            digest.update((self.module / name).read_bytes())
+        for path in sorted(self.module.iterdir()):  # go.mod, go.sum; main.go where the program is of ours
+            digest.update(path.read_bytes())
         return cache() / "tools" / f"{self.name}-{self.version}-{digest.hexdigest()[:12]}"
 
     def program(self, name: str) -> Path:
@@ -49,6 +49,17 @@ class GoTool:
 
 BUILDKIT = GoTool("buildkit", "v0.19.0", ("buildkitd", "buildctl"), "github.com/moby/buildkit/version.Version")
 BUILDX = GoTool("buildx", "v0.19.3", ("buildx",), "github.com/docker/buildx/version.Version")
+ETCD = GoTool("etcd", "v3.6.5", ("server",))
+KUBERNETES = GoTool(
+    "kubernetes",
+    "v1.34.1",
+    ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
+    "k8s.io/component-base/version.gitVersion",
+)
+KWOK = GoTool("kwok", "v0.7.0", ("kwok",))
+PAUSE = GoTool("pause", "v1", ("pause",))
+# Pulumi's SDK checks the version that the program says of itself.
+PULUMI = GoTool("pulumi", "v3.250.0", ("pulumi",), "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version")
 
 
 def build(tool: GoTool) -> None:

@@ -48,10 +48,17 @@ def by_hand() -> Session:
 def need(used: Session, engine: str) -> str:
     """Return the address of an engine, started if it does not run yet. Raises EngineError when it does not start."""
     with FileLock(used.folder / "lock"):
-        if processes.recorded(used, engine) is None:
-            used.address(engine).unlink(missing_ok=True)
-            used.address(engine).write_text(DAEMONS[engine].start(used), encoding="utf-8")
-        return used.address(engine).read_text(encoding="utf-8")
+        return _need(used, engine)
+
+
+def _need(used: Session, engine: str) -> str:
+    daemon = DAEMONS[engine]
+    for first in daemon.needs:
+        _need(used, first)
+    if processes.recorded(used, engine) is None:
+        used.address(engine).unlink(missing_ok=True)
+        used.address(engine).write_text(daemon.start(used), encoding="utf-8")
+    return used.address(engine).read_text(encoding="utf-8")
 
 
 def end(ended: Session) -> list[str]:

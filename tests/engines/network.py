@@ -10,6 +10,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from tests.engines.processes import EngineError
 from tests.engines.session import Session, machine_lock
@@ -18,6 +19,8 @@ from tests.engines.session import Session, machine_lock
 SYSTEM = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
 PRIVATE = ("172.28.0.0/14", "10.240.0.0/12", "192.168.192.0/18")
 BLOCK = 21  # the first /24 of a block is the bridge's, its second half is for networks that tests make
+RESERVED = "network*.json"
+"""The files of a session that name its blocks: one counts as taken before anything of it stands."""
 
 
 def bridge(session: Session) -> str:
@@ -27,15 +30,13 @@ def bridge(session: Session) -> str:
 def make(session: Session) -> IPv4Network:
     """Make a session's bridge and rules; returns the addresses for further networks."""
     remove(session)
-    with machine_lock():  # until the bridge stands, its block looks free to others
-        block = _free_block()
-        (session.folder / "network.json").write_text(json.dumps(str(block)), encoding="utf-8")
-        name, gateway = bridge(session), next(block.subnets(new_prefix=24))[1]
-        _ip("link", "add", "name", name, "type", "bridge")
-        _ip("addr", "add", f"{gateway}/24", "dev", name)
-        _ip("link", "set", name, "up")
-    for table, chain, rule in _rules(block):
-        _iptables("-t", table, "-I", chain, *rule)
+    block = reserve(session, "network.json", BLOCK)
+    name, gateway = bridge(session), next(block.subnets(new_prefix=24))[1]
+    ip("link", "add", "name", name, "type", "bridge")
+    ip("addr", "add", f"{gateway}/24", "dev", name)
+    ip("link", "set", name, "up")
+    for table, chain, rule in rules(block):
+        iptables("-t", table, "-I", chain, *rule)
     return list(block.subnets(prefixlen_diff=1))[1]
 
 
@@ -43,42 +44,57 @@ def remove(session: Session) -> None:
     """Remove what `make` made, also half of it, also nothing."""
     written = session.folder / "network.json"
     with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-        for table, chain, rule in _rules(IPv4Network(json.loads(written.read_text(encoding="utf-8")))):
-            _iptables("-t", table, "-D", chain, *rule, missing_ok=True)
-        _ip("link", "delete", bridge(session), missing_ok=True)
+        for table, chain, rule in rules(IPv4Network(json.loads(written.read_text(encoding="utf-8")))):
+            iptables("-t", table, "-D", chain, *rule, missing_ok=True)
+        ip("link", "delete", bridge(session), missing_ok=True)
     written.unlink(missing_ok=True)
 
 
-def _rules(block: IPv4Network) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+def reserve(session: Session, file: str, prefix: int) -> IPv4Network:
+    """Take a block of addresses that no route of this machine and no session names, and write it into this file."""
+    with machine_lock() as sessions:
+        taken = _routes() + _reserved(sessions)
+        for private in PRIVATE:
+            for block in IPv4Network(private).subnets(new_prefix=prefix):
+                if not any(block.overlaps(network) for network in taken):
+                    (session.folder / file).write_text(json.dumps(str(block)), encoding="utf-8")
+                    return block
+    raise EngineError(f"this machine has routes to all of {', '.join(PRIVATE)}: none is free for containers")
+
+
+def _routes() -> list[IPv4Network]:
+    # "192.0.2.0/24 dev …", "broadcast 192.0.2.255 dev …", "default via 192.0.2.1 dev …"
+    taken = []
+    for line in ip("-4", "route", "show", "table", "all").splitlines():
+        for word in line.split()[:3]:
+            with contextlib.suppress(ValueError):
+                taken.append(ipaddress.IPv4Network(word, strict=False))
+    return taken
+
+
+def _reserved(sessions: Path) -> list[IPv4Network]:
+    taken = []
+    for file in sessions.glob(f"*/{RESERVED}"):
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):  # its session ends at this moment
+            taken.append(IPv4Network(json.loads(file.read_text(encoding="utf-8"))))
+    return taken
+
+
+def rules(block: IPv4Network) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "nat", "POSTROUTING", ("-s", str(block), "!", "-d", str(block), "-j", "MASQUERADE")
     for side in ("-s", "-d"):  # an engine of the machine's user lets nothing through that it does not know
         yield "filter", "FORWARD", (side, str(block), "-j", "ACCEPT")
 
 
-def _free_block() -> IPv4Network:
-    routes = [line.split() for line in _ip("-4", "route", "show", "table", "all").splitlines()]
-    # "192.0.2.0/24 dev …", "broadcast 192.0.2.255 dev …", "default via 192.0.2.1 dev …"
-    taken = []
-    for words in routes:
-        for word in words[:3]:
-            with contextlib.suppress(ValueError):
-                taken.append(ipaddress.IPv4Network(word, strict=False))
-    for private in PRIVATE:
-        for block in IPv4Network(private).subnets(new_prefix=BLOCK):
-            if not any(block.overlaps(network) for network in taken):
-                return block
-    raise EngineError(f"this machine has routes to all of {', '.join(PRIVATE)}: none is free for containers")
+def ip(*words: str, missing_ok: bool = False) -> str:
+    return run(["ip", *words], missing_ok=missing_ok)
 
 
-def _ip(*words: str, missing_ok: bool = False) -> str:
-    return _run(["ip", *words], missing_ok=missing_ok)
+def iptables(*words: str, missing_ok: bool = False) -> str:
+    return run(["iptables", "--wait", "30", *words], missing_ok=missing_ok)
 
 
-def _iptables(*words: str, missing_ok: bool = False) -> str:
-    return _run(["iptables", "--wait", "30", *words], missing_ok=missing_ok)
-
-
-def _run(command: list[str], *, missing_ok: bool) -> str:
+def run(command: list[str], *, missing_ok: bool = False) -> str:
     done = subprocess.run(command, env=SYSTEM, capture_output=True, text=True, check=False)
     if done.returncode and not missing_ok:
         raise EngineError(f"`{' '.join(command)}` says: {(done.stderr or done.stdout).strip()}")

@@ -7,8 +7,6 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-DOCKER = ("docker.io", "iptables", "iproute2", "docker-registry", "debootstrap", "debian-archive-keyring")
-
 # Mirrors have bad moments, other installations hold the lock for a while, and nobody is there to answer questions.
 APT_GET: tuple[str, ...] = ("apt-get", "-qq", "-o", "Acquire::Retries=5", "-o", "DPkg::Lock::Timeout=300")
 APT_GET += ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
@@ -18,6 +16,8 @@ POLICY = Path("/usr/sbin/policy-rc.d")
 
 def missing(packages: Sequence[str]) -> list[str]:
     """Which of the packages are not installed; all, where there is no dpkg."""
+    if not packages:  # dpkg-query would name every package of the machine
+        return []
     if shutil.which("dpkg-query") is None:
         return list(packages)
     command = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages]

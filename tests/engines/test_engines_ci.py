@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.engines.groups import GROUPS
 from tests.engines.places import ROOM
 
 SCRIPT = ROOM.parent.parent / ".ci" / "run"
-MAKE = 'echo "make $1 ${MLSTACK_REQUIRE_ENGINES:-}" >>said; [ "$1" != engines ] || exit %d; exit 7'
-CHECKED = ["make engines ", "-m tests.engines check"]
-PYTHON = 'echo "$*" >>said; exit %d'
+MAKE = 'echo "make $*${MLSTACK_REQUIRE_ENGINES:+ of $MLSTACK_REQUIRE_ENGINES}" >>said; [ "$1" != engines ] || exit 0'
+MAKE += "; exit 7"
+WITHOUT_KUBERNETES = MAKE.replace("|| exit 0", '|| { [ "$2" != ENGINES=kubernetes ]; exit; }')
+PYTHON = 'echo "$*" >>said; exit 0'
+WITHOUT_DOCKER = 'echo "$*" >>said; [ "$4" != docker ]; exit'
+NAMES = [group.name for group in GROUPS]
+
+
+def asked(*names: str) -> list[str]:
+    return [line for name in names for line in (f"make engines ENGINES={name}", f"-m tests.engines check {name}")]
 
 
 @dataclass
@@ -51,35 +59,49 @@ def place(tmp_path: Path) -> Place:
         real = shutil.which(name)
         assert real is not None
         (tmp_path / "bin" / name).symlink_to(real)
-    for name, text in {"id": "echo 0", "go": "", "apt-get": "", "make": MAKE % 0}.items():
+    for name, text in {"id": "echo 0", "go": "", "apt-get": "", "make": MAKE}.items():
         found.program(f"bin/{name}", text)
-    found.program(".venv/bin/python", PYTHON % 0)
+    found.program(".venv/bin/python", PYTHON)
     return found
 
 
 def test_where_engines_work_none_of_their_tests_may_be_left_out(place: Place) -> None:
     called, said = place.run()
-    assert called == [*CHECKED, "make test 1"]
+    assert called == [*asked(*NAMES), f"make test of {' '.join(NAMES)}"]
     assert said == ""
 
 
 @pytest.mark.parametrize(
-    ("program", "text", "reason", "called"),
+    ("program", "text", "reason"),
     [
-        ("bin/id", "echo 1000", "installing and starting them needs root", []),
-        ("bin/go", None, "there is no go on the PATH", []),
-        ("bin/apt-get", None, "there is no apt-get on the PATH", []),
-        ("bin/make", MAKE % 2, "`make engines` could not install them", ["make engines "]),
-        (".venv/bin/python", PYTHON % 1, "they are installed and do not work here", CHECKED),
+        ("bin/id", "echo 1000", "installing and starting them needs root"),
+        ("bin/go", None, "there is no go on the PATH"),
+        ("bin/apt-get", None, "there is no apt-get on the PATH"),
     ],
 )
-def test_where_engines_cannot_be_had_all_else_is_tested_and_the_reason_said(
-    place: Place, program: str, text: str | None, reason: str, called: list[str]
+def test_where_no_engine_can_be_had_all_else_is_tested_and_the_reason_said(
+    place: Place, program: str, text: str | None, reason: str
 ) -> None:
     if text is None:
         (place.root / program).unlink()
     else:
         place.program(program, text)
-    got, said = place.run()
-    assert got == [*called, "make test "]
-    assert said.startswith(f"Tests of real engines are left out: {reason}")
+    assert place.run() == (["make test"], f"Tests of real engines are left out: {reason}.\n")
+
+
+def test_a_group_that_cannot_be_installed_leaves_out_its_own_tests_only(place: Place) -> None:
+    place.program("bin/make", WITHOUT_KUBERNETES)
+    called, said = place.run()
+    assert "-m tests.engines check kubernetes" not in called
+    assert called[-1] == f"make test of {' '.join(name for name in NAMES if name != 'kubernetes')}"
+    assert said == (
+        "Tests of real engines (kubernetes) are left out: `make engines ENGINES=kubernetes` could not install them; "
+        "the lines above say what failed.\n"
+    )
+
+
+def test_a_group_that_does_not_work_leaves_out_its_own_tests_only(place: Place) -> None:
+    place.program(".venv/bin/python", WITHOUT_DOCKER)
+    called, said = place.run()
+    assert called == [*asked(*NAMES), f"make test of {' '.join(name for name in NAMES if name != 'docker')}"]
+    assert said.startswith("Tests of real engines (docker) are left out: they are installed and do not work here")

@@ -1,0 +1,94 @@
+"""Fixtures: a real control plane, played nodes, and Pulumi's program."""
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.engines import control_plane
+from tests.engines.fixtures import engine, session_with
+from tests.engines.go_tools import PULUMI
+from tests.engines.groups import KUBERNETES_API, PULUMI_CLI
+from tests.engines.kube_client import KubeApi, kube_api_of
+
+TITLE = "Kubernetes"
+
+
+@dataclass(frozen=True)
+class PlayedNodes:
+    """Nodes that kwok plays: they are always ready, and pods on them run, and complete where a Job wants that."""
+
+    api: KubeApi
+    label: str
+    """The key of a label and of a taint that these nodes have and no others; the value of both is `played`."""
+
+    @property
+    def placement(self) -> dict[str, Any]:
+        """What the spec of a pod needs to be put on these nodes, and on no other."""
+        toleration = {"key": self.label, "operator": "Equal", "value": "played", "effect": "NoSchedule"}
+        return {"nodeSelector": {self.label: "played"}, "tolerations": [toleration]}
+
+    def add(self, count: int, *, capacity: dict[str, str] | None = None, labels: dict[str, str] | None = None) -> None:
+        """Add nodes with this capacity each, for example `{"nvidia.com/gpu": "8"}` beside CPU and memory."""
+        room = {"cpu": "32", "memory": "256Gi", "pods": "110", **(capacity or {})}
+        for _ in range(count):
+            name = f"{self.label.removeprefix('tests/')}-{secrets.token_hex(4)}"
+            node = {
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {
+                    "name": name,
+                    "annotations": {control_plane.PLAYED: "fake"},
+                    "labels": {"kubernetes.io/hostname": name, self.label: "played", **(labels or {})},
+                },
+                # Pods of other tests, which want to run for real, are not to come here.
+                "spec": {"taints": [{"key": self.label, "value": "played", "effect": "NoSchedule"}]},
+                "status": {"capacity": room, "allocatable": room},
+            }
+            self.api.call("POST", "/api/v1/nodes", node)
+
+    def wait_until_ready(self) -> list[dict[str, Any]]:
+        """Wait until the control plane takes them for ready; returns them."""
+
+        def ready(found: dict[str, Any]) -> bool:
+            conditions = [node["status"].get("conditions", []) for node in found["items"]]
+            return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
+
+        return list(self.api.wait(f"/api/v1/nodes?labelSelector={self.label}", ready)["items"])
+
+
+@pytest.fixture(scope="session")
+def kube_api() -> KubeApi:
+    """Kubernetes, at first without nodes. All tests of a run share it: use a namespace of the test's own."""
+    used = session_with(TITLE, KUBERNETES_API)
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        engine(name, TITLE, KUBERNETES_API)
+    return kube_api_of(used)
+
+
+@pytest.fixture
+def kube_namespace(kube_api: KubeApi) -> Iterator[str]:
+    """An empty namespace of the test's own, which goes with the test."""
+    name = f"tests-{secrets.token_hex(4)}"
+    kube_api.make_namespace(name)
+    yield name
+    kube_api.call("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def kwok_nodes(kube_api: KubeApi) -> Iterator[PlayedNodes]:
+    """Played nodes of the test's own, none at first; they go with the test."""
+    engine("kwok", TITLE, KUBERNETES_API)
+    nodes = PlayedNodes(kube_api, f"tests/n{secrets.token_hex(4)}")
+    yield nodes
+    kube_api.call("DELETE", f"/api/v1/nodes?labelSelector={nodes.label}")
+
+
+@pytest.fixture(scope="session")
+def pulumi_cli() -> Path:
+    """Pulumi's program, of the SDK's version, without any plugin. Set PULUMI_HOME and a backend of the test's own."""
+    session_with("Pulumi", PULUMI_CLI)
+    return PULUMI.program("pulumi")
