@@ -1,0 +1,102 @@
+"""What the file says of the place on Kubernetes: `targets: {kubernetes: {…}}` or a pool's `settings`."""
+
+from typing import Any
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean
+from mlstack.drivers.kubernetes.names import dns_name
+from mlstack.spec.address import Address
+from mlstack.spec.quantity import WrongError, read_duration
+from mlstack.spec.spec import Pool
+
+
+class Ingress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How endpoints are reached through an Ingress. `class_name` is `class` in the file."""
+
+    class_name: str = msgspec.field(default="", name="class")
+    host: str = ""
+
+
+class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Gateway that endpoints' routes belong to; `namespace` "" is the pool's."""
+
+    name: str
+    namespace: str = ""
+    hostname: str = ""
+
+
+class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The settings of a pool with `target: kubernetes`.
+
+    `kubeconfig`, `context` and `in_cluster` say how the API server is found (default: as kubectl does). `remote_env`
+    are variables with which pods reach the remote: text, or `{secret: …}`. `remote_url_inside` is the remote's endpoint
+    as pods reach it. `keep_failed` is for how long a failed pod waits (a duration).
+    """
+
+    context: str | None = None
+    namespace: str | None = None
+    kubeconfig: str | None = None
+    in_cluster: bool = False
+    create_namespace: bool = True
+    service_account: str | None = None
+    priority: int = 0
+    priority_class: str | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+    gpu_resource: str | None = None
+    accelerator_labels: dict[str, dict[str, str]] = {}
+    queue: str | None = None
+    image_pull_secret: str | None = None
+    remote_env: dict[str, Any] = {}
+    remote_url_inside: str | None = None
+    keep_failed: str | int | None = None
+    user: str | int | None = None
+    ingress: Ingress | None = None
+    gateway: Gateway | None = None
+    storage: str | None = None
+
+    @property
+    def kept_for(self) -> float:
+        """Return for how many seconds a failed pod is kept."""
+        return read_duration(self.keep_failed) if self.keep_failed is not None else 0.0
+
+
+def read_settings(pool: Pool) -> KubernetesSettings:
+    """Read the settings of a pool. Raises `MlstackError` that names every unknown key and the first wrong value."""
+    known = [field.encode_name for field in msgspec.structs.fields(KubernetesSettings)]
+    unknown = [name for name in pool.settings if name not in known]
+    if unknown:
+        raise MlstackError(*(_unknown(name, known, pool.address) for name in unknown))
+    try:
+        found = msgspec.convert(pool.settings, KubernetesSettings)
+        _ = found.kept_for
+    except (msgspec.ValidationError, WrongError) as error:
+        raise MlstackError(_wrong(error, pool.address)) from error
+    return found
+
+
+def namespace_of(settings: KubernetesSettings, *, project: str, environment: str) -> str:
+    """Return the namespace of a pool: the one that is named, else one for each project and environment."""
+    return settings.namespace or dns_name(f"{project}-{environment}")
+
+
+def _unknown(name: str, known: list[str], address: Address) -> Diagnostic:
+    near = did_you_mean(name, known)
+    return Diagnostic(
+        code="kubernetes-setting-unknown",
+        summary="There is no such setting of the target kubernetes",
+        detail=f"`{name}` is none of {', '.join(known)}.",
+        hint=near or "Remove it.",
+        address=address,
+    )
+
+
+def _wrong(error: Exception, address: Address) -> Diagnostic:
+    return Diagnostic(
+        code="kubernetes-setting-wrong",
+        summary="A setting of the target kubernetes has a wrong value",
+        detail=f"{str(error).replace('$.', '').rstrip('.')}.",
+        hint=getattr(error, "hint", "") or "Correct it in `targets: {kubernetes: …}` or in the pool's `settings`.",
+        address=address,
+    )
