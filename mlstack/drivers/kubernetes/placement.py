@@ -106,9 +106,7 @@ def _terms(accelerator: str, settings: KubernetesSettings) -> list[list[dict[str
     name = accelerator.lower()
     own = settings.accelerator_labels.get(name)
     if own is not None:
-        return (
-            [[{"key": key, "operator": "In", "values": [value]} for key, value in sorted(own.items())]] if own else []
-        )
+        return [[{"key": key, "operator": "In", "values": [value]} for key, value in sorted(own.items())]]
     model = name.partition("-")[2]
     labels: list[tuple[str, list[str]]] = [
         ("nvidia.com/gpu.product", list(PRODUCTS.get(name, (accelerator,)))),
