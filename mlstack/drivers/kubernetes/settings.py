@@ -1,6 +1,6 @@
 """What the file says of the place on Kubernetes: `targets: {kubernetes: {…}}` or a pool's `settings`."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -12,18 +12,34 @@ from mlstack.spec.spec import Pool
 
 
 class Ingress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How endpoints are reached through an Ingress. `class_name` is `class` in the file."""
+    """How endpoints are reached through an Ingress. `class_name` is `class` in the file, `tls` names a Secret.
+
+    A host that begins with `*.` gets an endpoint's name for its star.
+    """
 
     class_name: str = msgspec.field(default="", name="class")
     host: str = ""
+    tls: str = ""
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The Gateway that endpoints' routes belong to; `namespace` "" is the pool's."""
+    """The Gateway that endpoints' routes belong to; `namespace` "" is the pool's, `section` the name of a listener.
+
+    A hostname that begins with `*.` gets an endpoint's name for its star. `https` says how people reach it.
+    """
 
     name: str
     namespace: str = ""
     hostname: str = ""
+    section: str = ""
+    https: bool = False
+
+
+class Autoscale(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What replicas are added for: `cpu` (per cent of what is asked for), or `requests` in flight of each replica."""
+
+    on: Literal["cpu", "requests"] = "cpu"
+    target: Annotated[int, msgspec.Meta(ge=1)] = 80
 
 
 class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +47,8 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     `kubeconfig`, `context` and `in_cluster` say how the API server is found (default: as kubectl does). `remote_env`
     are variables with which pods reach the remote: text, or `{secret: …}`. `remote_url_inside` is the remote's endpoint
-    as pods reach it. `keep_failed` is for how long a failed pod waits (a duration).
+    as pods reach it. `keep_failed` is for how long a failed pod waits (a duration). `queue` is a LocalQueue of Kueue,
+    made for `cluster_queue` if that is given. `egress` is what pods may reach beside the remote (`CIDR:PORT`).
     """
 
     context: str | None = None
@@ -47,6 +64,9 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     gpu_resource: str | None = None
     accelerator_labels: dict[str, dict[str, str]] = {}
     queue: str | None = None
+    cluster_queue: str | None = None
+    egress: list[str] = []
+    autoscale: Autoscale = Autoscale()
     image_pull_secret: str | None = None
     remote_env: dict[str, Any] = {}
     remote_url_inside: str | None = None

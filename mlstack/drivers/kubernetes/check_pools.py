@@ -1,0 +1,151 @@
+"""What of pools on Kubernetes can be known to be wrong without asking a cluster."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.kubernetes.settings import KubernetesSettings, read_settings
+from mlstack.drivers.local.capacity import amount_text, resources_of
+from mlstack.graph.graph import ResourceGraph
+from mlstack.spec.spec import Endpoint, Pool, Stage
+
+_EGRESS = re.compile(r"(?P<network>[0-9a-fA-F.:/]*):(?P<port>[0-9]{1,5})")
+
+
+def check_pool(pool: Pool, graph: ResourceGraph, *, root: Path) -> Sequence[Diagnostic]:
+    """Return what is wrong with a pool: its settings, what a cluster needs of the file, a quota that is too small."""
+    try:
+        settings = read_settings(pool)
+    except MlstackError as error:
+        return error.diagnostics
+    return [
+        *_check_settings(pool, settings),
+        *needs_of_target(pool, graph, root=root),
+        *_check_together(pool, graph),
+    ]
+
+
+def needs_of_target(pool: Pool, graph: ResourceGraph, *, root: Path) -> Iterator[Diagnostic]:
+    """Yield what the file must name before anything of this pool can run on a cluster: registry and remote."""
+    users = [
+        address
+        for address, resource in graph.resources.items()
+        if isinstance(resource, Stage | Endpoint) and resource.pool == pool.address
+    ]
+    if not users:
+        return
+    if not graph.spec.registry:
+        yield Diagnostic(
+            code="registry-missing",
+            summary="A cluster needs a registry",
+            detail=f"{pool.address} is on Kubernetes, whose nodes take images from a registry; the file names none.",
+            hint="Say where images go, at the top level: `registry: HOST/PATH`.",
+            address=pool.address,
+        )
+    if (problem := _no_remote(pool, graph, root=root)) is not None:
+        yield problem
+
+
+def check_endpoint_fits(endpoint: Endpoint, pool: Pool) -> Iterator[Diagnostic]:
+    """Yield what an endpoint alone asks for beyond the limits of its pool, with its fewest replicas."""
+    limits = _limits(pool)
+    for name, amount in resources_of(endpoint, pool).items():
+        wanted = amount * endpoint.replicas.min
+        if name in limits and wanted > limits[name]:
+            times = f" for {endpoint.replicas.min} replicas" if endpoint.replicas.min > 1 else ""
+            yield Diagnostic(
+                code="endpoint-exceeds-pool",
+                summary="The endpoint asks for more than its pool has",
+                detail=f"It needs {amount_text(name, wanted)}{times}; the limit of {pool.address} is "
+                f"{amount_text(name, limits[name])}.",
+                hint=f"Lower its `resources.{name}` or `replicas.min`, or raise `limits.{name}` of the pool.",
+                address=endpoint.address,
+            )
+
+
+def _check_settings(pool: Pool, settings: KubernetesSettings) -> Iterator[Diagnostic]:
+    for text in settings.egress:
+        if not _is_egress(text):
+            yield _wrong(pool, f"`egress`: `{text}` is not `CIDR:PORT` (such as `10.0.0.0/8:5432`), nor `:PORT`.")
+    if settings.ingress is not None and settings.gateway is not None:
+        yield _wrong(pool, "`ingress` and `gateway` are two ways to one endpoint; name one of them.")
+    if settings.ingress is not None and not settings.ingress.host:
+        yield _wrong(pool, "`ingress` names no `host`.")
+    if settings.cluster_queue and not settings.queue:
+        yield _wrong(pool, "`cluster_queue` without `queue`: name the LocalQueue that is made for it.")
+
+
+def _is_egress(text: str) -> bool:
+    found = _EGRESS.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        return False
+    try:
+        return not found["network"] or bool(ip_network(found["network"]))
+    except ValueError:
+        return False
+
+
+def _check_together(pool: Pool, graph: ResourceGraph) -> Iterator[Diagnostic]:
+    """Yield where all endpoints of a pool do not fit into its limits together, or one stage does not on its nodes."""
+    limits = _limits(pool)
+    together: dict[str, float] = {}
+    endpoints = [each for each in graph.spec.of(Endpoint).values() if each.pool == pool.address]
+    for endpoint in endpoints:
+        for name, amount in resources_of(endpoint, pool).items():
+            together[name] = together.get(name, 0.0) + amount * endpoint.replicas.min
+    if len(endpoints) > 1:
+        yield from _too_small(pool, limits, together, f"its {len(endpoints)} endpoints")
+    for stage in graph.spec.of(Stage).values():
+        if stage.pool == pool.address and stage.nodes > 1:
+            wanted = {name: amount * stage.nodes for name, amount in resources_of(stage, pool).items()}
+            yield from _too_small(pool, limits, wanted, f"the {stage.nodes} nodes of {stage.address}")
+
+
+def _too_small(pool: Pool, limits: Mapping[str, float], wanted: Mapping[str, float], by: str) -> Iterator[Diagnostic]:
+    for name in sorted(limits.keys() & wanted.keys()):
+        if wanted[name] > limits[name]:
+            yield Diagnostic(
+                code="pool-quota-too-small",
+                summary="The limits of a pool are too small for what it is to hold",
+                detail=f"{by[0].upper()}{by[1:]} need {amount_text(name, wanted[name])} together; the limit of "
+                f"{pool.address} is {amount_text(name, limits[name])}.",
+                hint=f"Raise `limits.{name}` of the pool, or lower what they ask for.",
+                address=pool.address,
+            )
+
+
+def _limits(pool: Pool) -> dict[str, float]:
+    found = {name: getattr(pool.limits, name) for name in ("cpu", "memory", "gpu")}
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _no_remote(pool: Pool, graph: ResourceGraph, *, root: Path) -> Diagnostic | None:
+    from mlstack.drivers.dvc.remote_place import find_remote
+    from mlstack.drivers.dvc.settings import read_settings as read_dvc
+
+    try:
+        remote = find_remote(graph.spec.remote, read_dvc(root), root)
+    except MlstackError as error:
+        return error.diagnostics[0]
+    if remote is not None and remote.scheme in ("s3", "gs", "azure"):
+        return None
+    what = f"the remote is {remote.url}, which pods cannot reach" if remote is not None else "the file names none"
+    return Diagnostic(
+        code="remote-missing",
+        summary="A cluster needs a remote",
+        detail=f"{pool.address} is on Kubernetes, whose pods take data and models from an object store, and {what}.",
+        hint="Name one, at the top level: `remote: s3://BUCKET/PATH` (or gs://, azure://).",
+        address=pool.address,
+    )
+
+
+def _wrong(pool: Pool, detail: str) -> Diagnostic:
+    return Diagnostic(
+        code="kubernetes-setting-wrong",
+        summary="A setting of the target kubernetes has a wrong value",
+        detail=detail,
+        hint="Correct it in `targets: {kubernetes: …}` or in the pool's `settings`.",
+        address=pool.address,
+    )
