@@ -13,8 +13,18 @@ from tests.engines.fixtures import engine, session_with
 from tests.engines.go_tools import PULUMI
 from tests.engines.groups import KUBERNETES_API, PULUMI_CLI
 from tests.engines.kube_client import KubeApi, kube_api_of
+from tests.engines.pulumi_kubernetes.install import make_home
 
 TITLE = "Kubernetes"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--provider",
+        type=Path,
+        metavar="PATH",
+        help="a pulumi-resource-kubernetes to test with, not the stand-in",
+    )
 
 
 @dataclass(frozen=True)
@@ -92,3 +102,9 @@ def pulumi_cli() -> Path:
     """Pulumi's program, of the SDK's version, without any plugin. Set PULUMI_HOME and a backend of the test's own."""
     session_with("Pulumi", PULUMI_CLI)
     return PULUMI.program("pulumi")
+
+
+@pytest.fixture(scope="session")
+def pulumi_home(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A PULUMI_HOME with the plugin for Kubernetes: the tests' stand-in, or the program that `--provider` names."""
+    return make_home(tmp_path_factory.mktemp("pulumi-home"), pytestconfig.getoption("--provider"))
