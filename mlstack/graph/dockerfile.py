@@ -47,7 +47,7 @@ def render_dockerfile(
     """
     text, first = "", base
     if sources.dockerfile is not None:
-        if not image.serves:
+        if not (image.serves or image.runs):
             return Rendered(dockerfile=_with_epoch(sources.dockerfile), classic=sources.dockerfile, texts={})
         text, first = _name_last_stage(sources.dockerfile, image)
     lock = _lock(image, sources)
@@ -57,19 +57,22 @@ def render_dockerfile(
         "dockerfile": text,
         "dockerfile_with_epoch": _with_epoch(text),
         "first": first,
-        "needs_build": lock is not None or image.serves,
+        "needs_build": lock is not None or image.serves or image.runs,
         "python": command,
         "user_python": "/opt/venv/bin/python" if lock is not None else command,
         "lock": lock,
         "system": [quote(name) for name in image.system],
         "files": bool(sources.files) and not text,
         "serves": image.serves,
+        "runs": image.runs,
         "port": SERVING_PORT,
         "labels": _labels(image, title, base),
     }
     texts = {f"{OWN_FOLDER}/python/{name}": _read(_TEMPLATES / name) for name in ("uv.txt", "network.sh")}
     if image.serves:
-        texts |= _serving()
+        texts |= _program("serving")
+    if image.runs:
+        texts |= _program("runner")
     template = _template()
     return Rendered(
         dockerfile=_tidy(template.render(values, classic=False)),
@@ -163,10 +166,11 @@ def _from_lines(lines: Sequence[str]) -> Iterator[int]:
         continued = line.rstrip().endswith("\\")
 
 
-def _serving() -> dict[str, str]:
-    folder = _PACKAGE / "serving"
+def _program(name: str) -> dict[str, str]:
+    """Return the files of a part of mlstack that stands alone."""
+    folder = _PACKAGE / name
     files = sorted([*folder.glob("*.py"), folder / "requirements.txt"])
-    return {f"{OWN_FOLDER}/serving/{path.name}": _read(path) for path in files}
+    return {f"{OWN_FOLDER}/{name}/{path.name}": _read(path) for path in files}
 
 
 @cache

@@ -82,9 +82,9 @@ class ImagePlan(msgspec.Struct, frozen=True, kw_only=True):
     `tag` is the content hash that names it; it never enters a fingerprint. `dockerfile` is for BuildKit, `classic` for
     Docker's own builder, which knows neither mounts nor secrets. `files` is the build context, `texts` are files of it
     that mlstack writes (path → text). `base` is what the Dockerfile begins with, `pinned` its digest by `mlstack.lock`.
-    `name` is the repository with the registry, if there is one. `users` run in it, `pools` are where. `folders` are
-    packages of the project that are found there, by PYTHONPATH, and not installed. `labels` say whose it is and which
-    recorded digests it came from, for those who clear up.
+    `name` is the repository with the registry, if there is one. `users` run in it or, where it `runs`, take the runner
+    from it; `pools` are where. `folders` are packages of the project that are found there, by PYTHONPATH, and not
+    installed. `labels` say whose it is and which recorded digests it came from, for those who clear up.
     """
 
     address: Address
@@ -99,6 +99,7 @@ class ImagePlan(msgspec.Struct, frozen=True, kw_only=True):
     base: str | None = None
     pinned: str | None = None
     serves: bool = False
+    runs: bool = False
     users: tuple[Address, ...] = ()
     pools: tuple[Address, ...] = ()
     folders: tuple[str, ...] = ()
@@ -117,7 +118,8 @@ class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
     depend on the order of the file. `datasets` are the datasets that DVC holds, with their desired digest (None: not
     known before it is fetched); those that Git tracks are in `tracked`. `model_code` are the files that a model's
     custom class consists of: part of the identity of the endpoints that serve it. `images` are all that could be built;
-    `image_of` names the image of each stage and endpoint that runs in a container.
+    `image_of` names the image of each stage and endpoint that runs in a container, `runner_of` the one that its pods
+    take the runner from.
     """
 
     spec: Spec
@@ -131,6 +133,7 @@ class ResourceGraph(msgspec.Struct, frozen=True, kw_only=True):
     model_code: dict[Address, tuple[Hashed, ...]] = {}
     images: dict[Address, ImagePlan] = {}
     image_of: dict[Address, Address] = {}
+    runner_of: dict[Address, Address] = {}
 
 
 def entry_key(inputs: StageInputs, known: Mapping[str, FileDigest]) -> EntryKey | tuple[str, ...]:

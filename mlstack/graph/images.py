@@ -1,7 +1,7 @@
 """Images as they should be: what is in them, who runs in them, and the tag, computed without any engine. Pure."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -9,7 +9,7 @@ import msgspec
 from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.graph.sources import ContextFile, ImageSources, SourceDigests
 from mlstack.spec.address import Address, parse_address
-from mlstack.spec.spec import CONTAINER_TARGETS, Endpoint, Image, Pool, Python, Spec, Stage
+from mlstack.spec.spec import CONTAINER_TARGETS, RUNNER_TARGETS, Endpoint, Image, Pool, Python, Spec, Stage
 
 TAG_RECIPE = 1
 PROJECT_LABEL, DIGESTS_LABEL = "dev.mlstack.project", "dev.mlstack.digests"
@@ -20,7 +20,7 @@ _NOT_IN_REPOSITORIES = re.compile(r"[^a-z0-9]+")
 
 def plan_images(spec: Spec, sources: SourceDigests) -> dict[Address, ImagePlan]:
     """Return all images that could be built."""
-    users = images_of_users(spec)
+    users = [*images_of_users(spec).items(), *runners_of_users(spec).items()]
     return {address: _plan_image(image, spec, sources, users) for address, image in spec.of(Image).items()}
 
 
@@ -32,6 +32,20 @@ def images_of_users(spec: Spec) -> dict[Address, Address]:
             pool = spec.resources.get(resource.pool)
             if isinstance(pool, Pool) and pool.target in CONTAINER_TARGETS:
                 found[address] = resource.image
+    return found
+
+
+def runners_of_users(spec: Spec) -> dict[Address, Address]:
+    """Return the image that the pods of a stage or endpoint take the runner from."""
+    runner = next((image.address for image in spec.of(Image).values() if image.runs), None)
+    if runner is None:
+        return {}
+    found: dict[Address, Address] = {}
+    for address, resource in spec.resources.items():
+        if isinstance(resource, Stage | Endpoint):
+            pool = spec.resources.get(resource.pool)
+            if isinstance(pool, Pool) and pool.target in RUNNER_TARGETS:
+                found[address] = runner
     return found
 
 
@@ -78,6 +92,7 @@ def wants_pin(base: str) -> bool:
 def possible_bases(graph: ResourceGraph) -> frozenset[str]:
     """Return what images begin with in this environment, and what they could begin with in another one."""
     found = {plan.base for plan in graph.images.values() if plan.base is not None}
+    found.add(_default_base(None, Python(system=True)))  # of the runner's image
     for address, resource in graph.resources.items():
         if isinstance(resource, Stage | Endpoint):
             identity = graph.environments.get(address)
@@ -89,10 +104,12 @@ def _default_base(locked: str | None, python: Python) -> str:
     return f"python:{locked or python.version or _DEFAULT_PYTHON}-slim"
 
 
-def _plan_image(image: Image, spec: Spec, sources: SourceDigests, users: Mapping[Address, Address]) -> ImagePlan:
+def _plan_image(
+    image: Image, spec: Spec, sources: SourceDigests, users: Collection[tuple[Address, Address]]
+) -> ImagePlan:
     own = sources.images.get(image.address, ImageSources())
     base = base_of(image, sources)
-    mine = tuple(sorted(user for user, address in users.items() if address == image.address))
+    mine = tuple(sorted({user for user, address in users if address == image.address}))
     pinned = sources.bases.get(base) if base is not None else None
     identity = sources.environments.get(image.address)
     from mlstack.graph.dockerfile import render_dockerfile  # a project without images loads no template
@@ -117,6 +134,7 @@ def _plan_image(image: Image, spec: Spec, sources: SourceDigests, users: Mapping
         base=base,
         pinned=pinned,
         serves=image.serves,
+        runs=image.runs,
         users=mine,
         pools=tuple(sorted({_pool(spec, user) for user in mine})),
         folders=own.folders,

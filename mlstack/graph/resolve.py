@@ -1,14 +1,14 @@
 """From the spec and the digests of its sources to the desired state. Pure: no file is touched."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from posixpath import relpath
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.graph import GENERATED_PARAMS, Hashed, Input, ParamValues, ResourceGraph, StageInputs
-from mlstack.graph.images import image_identity, images_of_users, plan_images
+from mlstack.graph.images import image_identity, images_of_users, plan_images, runners_of_users
 from mlstack.graph.sources import FileDigest, SourceDigests
 from mlstack.spec.address import Address, short_name
 from mlstack.spec.needs import needs_of
@@ -24,8 +24,9 @@ def resolve(spec: Spec, sources: SourceDigests) -> ResourceGraph:
     """
     names, datasets = name_entries(spec.of(Stage)), spec.of(Dataset)
     makers = {address: _made_by(resource) for address, resource in spec.resources.items()}
-    image_of = images_of_users(spec)
-    needs = {address: _needs(resource, spec.resources, image_of) for address, resource in spec.resources.items()}
+    image_of, runner_of = images_of_users(spec), runners_of_users(spec)
+    images = [image_of, runner_of]
+    needs = {address: _needs(resource, spec.resources, images) for address, resource in spec.resources.items()}
     return ResourceGraph(
         spec=spec,
         resources=spec.resources,
@@ -49,6 +50,7 @@ def resolve(spec: Spec, sources: SourceDigests) -> ResourceGraph:
         model_code={address: _hashed(paths, sources.files) for address, paths in sources.model_code.items()},
         images=plan_images(spec, sources),
         image_of=image_of,
+        runner_of=runner_of,
     )
 
 
@@ -163,11 +165,10 @@ def _params(stage: Stage, name: str, sources: SourceDigests, image: Image | None
 
 
 def _needs(
-    resource: Resource, resources: Mapping[Address, Resource], image_of: Mapping[Address, Address]
+    resource: Resource, resources: Mapping[Address, Resource], images: Sequence[Mapping[Address, Address]]
 ) -> tuple[Address, ...]:
-    """Return what must be done first, sorted: for what runs in a container its image too."""
-    image = image_of.get(resource.address)
-    first = needs_of(resource) | ({image} if image is not None else frozenset())
+    """Return what must be done first, sorted: for what runs in a container its images too."""
+    first = needs_of(resource) | {each[resource.address] for each in images if resource.address in each}
     return tuple(sorted(address for address in first if address in resources))
 
 

@@ -22,6 +22,7 @@ from .bundle import unpack_bundle
 from .checkpoint import Checkpoints
 from .command import Limits
 from .fetch import Fetcher
+from .fetch_order import FETCH, fetch_contents
 from .keeper import BEAT_EVERY, Keeper, new_instance
 from .layout import RunKeys
 from .log import RunLog
@@ -264,12 +265,18 @@ class Runner:
 
 
 def main(arguments: list[str], environment: Mapping[str, str]) -> int:
-    """Run the order that the first argument or MLSTACK_ORDER names: a file, or the URL of an object."""
+    """Run the order that the first argument or MLSTACK_ORDER names: a file, or the URL of an object.
+
+    `fetch` as the first argument only brings contents (`fetch_order.py`).
+    """
     signals = Signals()
     patience = float(environment.get("MLSTACK_RUNNER_PATIENCE") or PATIENCE)
     source = arguments[0] if arguments else environment.get("MLSTACK_ORDER", "")
     options: dict[str, Any] = {"environment": environment, "patience": patience, "stop": signals.interrupt}
     try:
+        if source == FETCH:
+            fetch_contents(options)
+            return 0
         order = decode_order(_read_order(source, options))
         store = Store(order.remote.url, order.remote.config, **options)
     except Problem as problem:

@@ -15,11 +15,13 @@ from mlstack.spec.node import Node
 from mlstack.spec.paths import normalise
 from mlstack.spec.references import Index, parse_reference, wrong_kind
 from mlstack.spec.scope import Scope
-from mlstack.spec.spec import CONTAINER_TARGETS, Endpoint, Image, Pool, Python, Resource, Stage
+from mlstack.spec.spec import CONTAINER_TARGETS, RUNNER_TARGETS, Endpoint, Image, Pool, Python, Resource, Stage
 
 User = Stage | Endpoint
 _RENDERED = ("base", "python", "system", "files")
 _OWN = ("context", "args")
+RUNNER = make_address(Kind.IMAGE, "runner")
+"""The image with the runner, for pods. Who declares one of this name says what it begins with."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -53,9 +55,13 @@ class ImageBuilder:
             images[image.address] = image
             users[user.address] = msgspec.structs.replace(user, image=image.address)
         served = {user.image for user in users.values() if isinstance(user, Endpoint)}
+        runners = {RUNNER} if _want_runner(resources) else set()
+        images |= {address: Image(address=address, is_default=True) for address in runners - declared}
         return {
             **{
-                address: msgspec.structs.replace(image, serves=image.serves or address in served)
+                address: msgspec.structs.replace(
+                    image, serves=image.serves or address in served, runs=address in runners
+                )
                 for address, image in images.items()
             },
             **users,
@@ -133,6 +139,11 @@ class ImageBuilder:
         found = self.index.resolve(reference, scope, place=at.place, by=f"`{user.address}`")
         image = images.get(found[0]) if found else None
         return user if image is None else msgspec.structs.replace(user, image=image.address, python=image.python)
+
+
+def _want_runner(resources: Mapping[Address, Resource]) -> bool:
+    users = (each for each in resources.values() if isinstance(each, Stage | Endpoint))
+    return any(_target(user, resources) in RUNNER_TARGETS for user in users)
 
 
 def _target(user: User, resources: Mapping[Address, Resource]) -> str:

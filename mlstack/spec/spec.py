@@ -17,6 +17,9 @@ from mlstack.spec.computed import Computed
 CONTAINER_TARGETS = ("docker", "kubernetes")
 """Targets whose stages and endpoints run in images."""
 
+RUNNER_TARGETS = ("kubernetes",)
+"""Targets whose pods take the runner from an image of its own, `images.runner`."""
+
 Scalar = str | int | float | bool | None
 
 
@@ -59,7 +62,8 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
 
     Either rendered (`base`, `python`, `system`, `files`) or built from the user's `dockerfile` in `context` with `args`
     (then `python` is "system": whatever the Dockerfile puts there). `serves`: an endpoint runs in it, so it holds the
-    model server as well. `is_default`: nobody declared it. `base` and `platform` None: chosen when it is planned.
+    model server as well. `runs`: pods take the runner from it. `is_default`: nobody declared it. `base` and `platform`
+    None: chosen when it is planned.
     """
 
     address: Address
@@ -72,6 +76,7 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
     args: dict[str, str] = {}
     platform: str | None = None
     serves: bool = False
+    runs: bool = False
     is_default: bool = False
     description: str = ""
 

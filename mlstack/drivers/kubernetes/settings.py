@@ -48,7 +48,8 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     `kubeconfig`, `context` and `in_cluster` say how the API server is found (default: as kubectl does). `remote_env`
     are variables with which pods reach the remote: text, or `{secret: …}`. `remote_url_inside` is the remote's endpoint
     as pods reach it. `keep_failed` is for how long a failed pod waits (a duration). `queue` is a LocalQueue of Kueue,
-    made for `cluster_queue` if that is given. `egress` is what pods may reach beside the remote (`CIDR:PORT`).
+    made for `cluster_queue` if that is given. `egress` is what pods may reach beside the remote (`CIDR:PORT`). The last
+    four are what images are built with, as for the target docker.
     """
 
     context: str | None = None
@@ -75,6 +76,10 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     ingress: Ingress | None = None
     gateway: Gateway | None = None
     storage: str | None = None
+    host: str | None = None
+    builder: str | None = None
+    ca_bundle: str | None = None
+    index_url: str | None = None
 
     @property
     def kept_for(self) -> float:

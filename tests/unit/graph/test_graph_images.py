@@ -173,3 +173,31 @@ def test_the_server_is_laid_over_the_last_stage_of_the_users_dockerfile() -> Non
     assert "from --platform=linux/amd64 debian:12 AS mlstack-own\nARG SOURCE_DATE_EPOCH\n" in found.dockerfile
     assert "FROM mlstack-own AS mlstack-build\n" in found.dockerfile
     assert "SOURCE_DATE_EPOCH" not in found.classic
+
+
+# ---------------------------------------------------------------------------------------------------- the runner
+
+
+def test_pods_take_the_runner_from_an_image_of_its_own(root: Path) -> None:
+    """It is there as soon as something is on Kubernetes, and what runs there needs it first."""
+    assert "images.runner" not in images(root)
+    edit(root, "mlstack.yaml", "{target: docker}", "{target: kubernetes}")
+    spec = load_spec(root / "mlstack.yaml")
+    graph = resolve(spec, digest_sources(spec, root=root))
+    plan = graph.images[Address("images.runner")]
+    assert plan.users == ("stages.other", "stages.train")
+    assert plan.pools == ("compute.box",)
+    assert {"images.mine", "images.runner"} <= set(graph.needs[Address("stages.train")])
+    assert {".mlstack/runner/boot.py", ".mlstack/runner/requirements.txt"} <= plan.texts.keys()
+    assert "COPY .mlstack/runner /opt/mlstack/runner/runner" in plan.dockerfile
+    assert plan.base == "python:3.12-slim"
+
+
+def test_a_declared_runner_says_what_it_begins_with(root: Path) -> None:
+    """For those who have a base image of their own."""
+    edit(root, "mlstack.yaml", "{target: docker}", "{target: kubernetes}")
+    edit(root, "mlstack.yaml", "images:\n", 'images:\n  runner: {base: "registry.invalid/base:1", python: system}\n')
+    plan = images(root)[Address("images.runner")]
+    assert plan.base == "registry.invalid/base:1"
+    assert "FROM registry.invalid/base:1" in plan.dockerfile
+    assert "/opt/mlstack/runner/packages" in plan.dockerfile
