@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mlstack.cli.gc_places import cache_place
@@ -98,11 +98,9 @@ def needed(root: Path) -> set[str]:
     """Everything that DVC says is needed: by the workspace, by the commits of branches, tags and HEAD, and stashes."""
     from dvc.repo import Repo
 
-    revisions = [*git(root, "rev-list", "--all", "HEAD", check=False).split()]
-    revisions += git(root, "rev-list", "--walk-reflogs", "refs/stash", "--", check=False).split()
     found: set[str] = set()
     with Repo(str(root)) as repo:
-        for names in [None, *([revision] for revision in dict.fromkeys(revisions))]:
+        for names in [None, *([revision] for revision in revisions_of(root))]:
             for odb_objects in repo.used_objs(revs=names).values():
                 for each in odb_objects:
                     found.add(each.value)
@@ -113,21 +111,38 @@ def needed(root: Path) -> set[str]:
     return found
 
 
+def revisions_of(root: Path) -> list[str]:
+    found = git(root, "rev-list", "--all", "HEAD", check=False).split()
+    for stash in git(root, "rev-list", "--walk-reflogs", "refs/stash", "--", check=False).split():
+        found += [stash, *git(root, "rev-parse", f"{stash}^@").split()]  # its parents hold index and untracked files
+    return list(dict.fromkeys(found))
+
+
 def cached(root: Path) -> set[str]:
     top = root / ".dvc" / "cache" / "files" / "md5"
     return {path.parent.name + path.name for path in top.glob("*/*")}
 
 
-def index_hashes(root: Path) -> Iterator[str]:
-    """What is staged and neither committed nor in the workspace any more counts too."""
+def named_hashes(root: Path) -> Iterator[str]:
+    """What is staged and neither committed nor in the workspace any more counts too.
+
+    So does what a stash holds of files that Git did not track: its commit has nothing but them, not even DVC's
+    configuration, so that DVC itself sees nothing in it.
+    """
     import re
 
-    for line in git(root, "ls-files", "--stage", "--", "*.dvc").splitlines():
-        yield from re.findall(r"md5: ([0-9a-f.dir]+)", git(root, "cat-file", "-p", line.split()[1]))
+    rows = git(root, "ls-files", "--stage", "--", "*.dvc").splitlines()
+    blobs = {row.split()[1] for row in rows}
+    for revision in revisions_of(root):
+        rows = git(root, "ls-tree", "-r", revision).splitlines()
+        blobs |= {row.split()[2] for row in rows if row.endswith(".dvc")}
+    for blob in blobs:
+        yield from re.findall(r"md5: ([0-9a-f.dir]+)", git(root, "cat-file", "-p", blob))
 
 
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=STEPS)
+@example(steps=[("commit", 0), ("file", 0), ("stash", 0), ("stash", 0)])
 def test_what_any_ref_needs_stays_and_the_rest_goes(
     begun: Path, tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
 ) -> None:
@@ -145,6 +160,6 @@ def test_what_any_ref_needs_stays_and_the_rest_goes(
 
     left = cached(root)
     assert wanted <= left, "something was removed that a commit, tag, branch or stash needs"
-    only_staged = set(index_hashes(root))
-    if not any(md5.endswith(".dir") for md5 in only_staged - wanted):
-        assert left <= wanted | only_staged, "something was left that nothing refers to"
+    named = set(named_hashes(root))
+    if not any(md5.endswith(".dir") for md5 in named - wanted):
+        assert left <= wanted | named, "something was left that nothing refers to"
