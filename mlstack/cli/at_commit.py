@@ -140,7 +140,7 @@ def restore_all(opened: CommitProject, addresses: Collection[Address] | None) ->
 def end_runs(root: Path) -> None:
     """End what still runs in a checkout: processes of stages outlive a command that was killed."""
     from mlstack.drivers.local.run_folder import read_order
-    from mlstack.drivers.registry import load_driver
+    from mlstack.drivers.registry import make_driver
 
     for folder in sorted((root / OWN_FOLDER / "state").glob("*")) if root.is_dir() else ():
         from urllib.parse import unquote
@@ -150,7 +150,7 @@ def end_runs(root: Path) -> None:
             if run.status in OPEN and run_goes_on(run):
                 saved = read_order(Path(run.folder)) if run.folder is not None else None
                 target = "docker" if saved is not None and saved.container else "local"
-                load_driver(Kind.STAGE, target)().cancel(run, grace=_GRACE)
+                make_driver(Kind.STAGE, target, root=root).cancel(run, grace=_GRACE)
 
 
 def _no_project(revision: str, commit: str) -> Diagnostic:

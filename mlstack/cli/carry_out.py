@@ -164,7 +164,9 @@ def refuse_unready(settings: Settings, project: Project, planned: Planned) -> No
     pending = {step.address for step in planned.plan.steps}
     records = planned.prior.resources if planned.prior is not None else {}
     changes = [change for change in planned.plan.changes if change.address in pending]
-    problems = missing_secrets(changes, project.graph, root=project.root) + preflight(changes, project.graph, records)
+    problems = missing_secrets(changes, project.graph, root=project.root) + preflight(
+        changes, project.graph, records, root=project.root
+    )
     raise_errors(problems)
     report(settings, problems)
 

@@ -10,8 +10,9 @@ from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, errors_in
 from mlstack.drivers.base import Readings, SupportsRun
 from mlstack.drivers.read import read_world
-from mlstack.drivers.registry import DRIVERS, check_targets, driver_for, load_driver, look_at_image, pool_of
+from mlstack.drivers.registry import DRIVERS, check_targets, describe, look_at_image, make_driver, pool_of
 from mlstack.drivers.shared import check_shared_models
+from mlstack.drivers.stack_programs import StackReader
 from mlstack.gitops.facts import GitFacts, read_git_facts
 from mlstack.gitops.merged_branch import merged_branch
 from mlstack.gitops.own_folder import check_own_folder
@@ -26,7 +27,7 @@ from mlstack.planner.plan import Plan, Scope
 from mlstack.planner.policy import results_missing, without_results
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.load import find_file, load_spec
-from mlstack.spec.spec import Endpoint, Spec, Stage
+from mlstack.spec.spec import Endpoint, Pool, Spec, Stage
 from mlstack.state.environment_folder import OWN_FOLDER, backend_for
 from mlstack.state.identity import iso_time
 from mlstack.state.protocols import Backend
@@ -107,14 +108,17 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_d
     readings = read_world(
         graph, prior, reader, root=project.root, cache_folder=project.cache_folder, refresh=scope.refresh
     )
+    records = prior.resources if prior is not None else {}
+    stacks = StackReader(graph, records, root=project.root, refresh=scope.refresh)
     diffed = diff(
         graph,
         prior,
         readings,
         scope=scope,
-        describe=lambda endpoint, versions: driver_for(endpoint, graph).desired(endpoint, graph, versions),
+        describe=lambda resource, versions: describe(resource, graph, versions, root=project.root),
         pins={} if scope.destroy else resolve_pins(project),  # a tag that is gone keeps nothing alive
         look_at=lambda image, record: look_at_image(image, graph, record, refresh=scope.refresh),
+        ask_stacks=lambda question: stacks.read(question.desired, question.kept, question.previous),
     )
     facts = read_git_facts(project.root)
     plan = build_plan(
@@ -132,7 +136,7 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_d
             *problems,
             *readings.diagnostics,
             *diffed.diagnostics,
-            *_check_rows(diffed, graph),
+            *_check_rows(diffed, graph, root=project.root),
             *_check_results(project, diffed, facts, severity=results_due),
             *check_shared_models(graph, diffed.changes, diffed.versions, root=project.root, refresh=scope.refresh),
         ],
@@ -140,7 +144,7 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_d
     return Planned(plan=plan, diffed=diffed, prior=prior, readings=readings)
 
 
-def _check_rows(diffed: Diffed, graph: ResourceGraph) -> Sequence[Diagnostic]:
+def _check_rows(diffed: Diffed, graph: ResourceGraph, *, root: Path) -> Sequence[Diagnostic]:
     """Ask the drivers whether the rows that would do something could: capacity, accelerators, ports."""
     found: list[Diagnostic] = []
     runners: dict[str, SupportsRun] = {}  # one each: it looks at the machine once, whatever the number of stages
@@ -150,11 +154,14 @@ def _check_rows(diffed: Diffed, graph: ResourceGraph) -> Sequence[Diagnostic]:
             pool = pool_of(resource, graph)
             if (Kind.STAGE, pool.target) in DRIVERS:
                 if pool.target not in runners:
-                    runners[pool.target] = load_driver(Kind.STAGE, pool.target)()
+                    runners[pool.target] = make_driver(Kind.STAGE, pool.target, root=root)
                 found.extend(runners[pool.target].check(resource, pool))
+        elif isinstance(resource, Pool) and change.action in (Action.CREATE, Action.UPDATE, Action.REPLACE):
+            found.extend(make_driver(Kind.POOL, resource.target, root=root).check(resource, graph))
         elif isinstance(resource, Endpoint) and change.action in (Action.CREATE, Action.UPDATE, Action.REPLACE):
-            found.extend(load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)().check(resource, graph))
-    return found
+            driver = make_driver(Kind.ENDPOINT, pool_of(resource, graph).target, root=root)
+            found.extend(driver.check(resource, graph))
+    return list(dict.fromkeys(found))
 
 
 def _check_locked(project: Project, *, locked: bool) -> Sequence[Diagnostic]:

@@ -93,7 +93,7 @@ class DatasetReading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Readings(msgspec.Struct, frozen=True, kw_only=True):
-    """The world as it was found. `changes` are finished rows of drivers that know more than the generic diff.
+    """The world as it was found.
 
     `running` are the runs that nobody has collected yet, newest first; also of stages that are not declared any more.
     """
@@ -103,7 +103,6 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     observations: dict[Address, Observation] = {}
     metrics: dict[Address, dict[str, float]] = {}
     running: dict[Address, tuple[RunRecord, ...]] = {}
-    changes: dict[Address, Change] = {}
     diagnostics: tuple[Diagnostic, ...] = ()
 
 

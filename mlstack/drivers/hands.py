@@ -15,13 +15,14 @@ from mlstack.drivers.local.capacity import resources_of
 from mlstack.drivers.local.environments import ensure_environment, python_variables
 from mlstack.drivers.local.run_folder import folder_of, read_order
 from mlstack.drivers.local.stage_environment import build_stage_environment
-from mlstack.drivers.registry import driver_for, driver_named, load_driver, pool_of
+from mlstack.drivers.registry import driver_for, driver_named, make_driver, pool_of, stack_driver, stack_engine
+from mlstack.drivers.stacks import StackDriver, StackEngine
 from mlstack.graph.digest import Digester
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.hash_cache import HashCache
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address, Kind
-from mlstack.spec.spec import Dataset, Endpoint, Image, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Pool, Stage
 from mlstack.state.environment_folder import OWN_FOLDER
 from mlstack.state.state import RunRecord
 
@@ -54,7 +55,7 @@ class LocalHands:
 
     def _runner(self, target: str) -> SupportsRun:
         if target not in self._runners:
-            self._runners.setdefault(target, load_driver(Kind.STAGE, target)())
+            self._runners.setdefault(target, make_driver(Kind.STAGE, target, root=self._root))
         return self._runners[target]
 
     def runner_of(self, run: RunRecord) -> SupportsRun:
@@ -127,13 +128,21 @@ class LocalHands:
             search_path=os.environ.get("PATH", os.defpath),
         )
 
-    def driver(self, resource: Endpoint | Image) -> Driver:
-        """Return the driver of an endpoint or image."""
-        return driver_for(resource, self._graph)
+    def driver(self, resource: Endpoint | Image | Pool) -> Driver:
+        """Return the driver of an endpoint, an image or a pool that is made."""
+        return driver_for(resource, self._graph, root=self._root)
+
+    def stack_driver(self, resource: Endpoint | Pool) -> StackDriver | None:
+        """Return the driver of what is made in a stack; None for everything else."""
+        return stack_driver(resource, self._graph, root=self._root)
+
+    def stack_engine(self) -> StackEngine:
+        """Return what makes stacks. Raises `MlstackError` when it cannot be used."""
+        return stack_engine(self._graph.spec, root=self._root)
 
     def driver_named(self, name: str) -> Driver:
         """Return the driver that wrote a record whose declaration is gone."""
-        return driver_named(name)
+        return driver_named(name, root=self._root)
 
     def changed_inputs(self, key: EntryKey) -> tuple[str, ...]:
         """Return the inputs whose content in the workspace is not the one in `key`."""

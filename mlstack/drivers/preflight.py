@@ -9,19 +9,19 @@ from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, SupportsPreflight, SupportsRun
-from mlstack.drivers.registry import driver_for, driver_named, load_driver, pool_of
+from mlstack.drivers.registry import driver_for, driver_named, make_driver, pool_of
 from mlstack.drivers.secrets import resolve_secrets
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address, Kind
-from mlstack.spec.spec import Endpoint, Image, Stage
+from mlstack.spec.spec import Endpoint, Image, Pool, Stage
 from mlstack.state.state import Record
 
 _MADE = (Action.CREATE, Action.UPDATE, Action.REPLACE)
 
 
 def preflight(
-    changes: Iterable[Change], graph: ResourceGraph, records: Mapping[Address, Record]
+    changes: Iterable[Change], graph: ResourceGraph, records: Mapping[Address, Record], *, root: Path
 ) -> tuple[Diagnostic, ...]:
     """Ask the drivers of the rows that do something; return what they say, each problem once."""
     asked: dict[str, SupportsPreflight] = {}
@@ -29,7 +29,7 @@ def preflight(
     problems: list[Diagnostic] = []
     for change in changes:
         try:
-            drivers = _drivers_of(change, graph, records.get(change.previous_address or change.address))
+            drivers = _drivers_of(change, graph, records.get(change.previous_address or change.address), root)
         except MlstackError as error:  # this version has no such driver
             problems += error.diagnostics
             continue
@@ -58,16 +58,16 @@ def missing_secrets(changes: Iterable[Change], graph: ResourceGraph, *, root: Pa
 
 
 def _drivers_of(
-    change: Change, graph: ResourceGraph, record: Record | None
+    change: Change, graph: ResourceGraph, record: Record | None, root: Path
 ) -> Sequence[Driver | SupportsRun | SupportsPreflight]:
     """Return who carries a row out; for an endpoint that moves, who made it and takes it down as well."""
     resource = graph.resources.get(change.address)
     if isinstance(resource, Stage) and change.action is Action.RUN:
-        return [load_driver(Kind.STAGE, pool_of(resource, graph).target)()]
-    if isinstance(resource, Endpoint | Image) and change.action in _MADE:
-        driver = driver_for(resource, graph)
+        return [make_driver(Kind.STAGE, pool_of(resource, graph).target, root=root)]
+    if isinstance(resource, Endpoint | Image | Pool) and change.action in _MADE:
+        driver = driver_for(resource, graph, root=root)
         moves = record is not None and record.driver != driver.name
-        return [driver, driver_named(record.driver)] if record is not None and moves else [driver]
+        return [driver, driver_named(record.driver, root=root)] if record is not None and moves else [driver]
     if change.action is Action.DELETE and record is not None:
-        return [driver_named(record.driver)]
+        return [driver_named(record.driver, root=root)]
     return []

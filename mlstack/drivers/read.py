@@ -9,6 +9,7 @@ from mlstack.drivers.dvc.orphans import orphan_datasets
 from mlstack.drivers.dvc.read import read_results
 from mlstack.drivers.open_runs import open_runs
 from mlstack.drivers.registry import driver_named
+from mlstack.drivers.stacks import UNIT
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Endpoint
@@ -34,7 +35,7 @@ def read_world(
         datasets=results.datasets,
         metrics=results.metrics,
         diagnostics=results.diagnostics,
-        observations=_observe(graph, prior, refresh=refresh),
+        observations=_observe(graph, prior, root=root, refresh=refresh),
         running=open_runs(reader.runs(), root=root),
     )
 
@@ -49,7 +50,7 @@ def undeclared(
     return tuple(sorted(found - graph.resources.keys()))
 
 
-def _observe(graph: ResourceGraph, prior: State | None, *, refresh: bool) -> dict[Address, Observation]:
+def _observe(graph: ResourceGraph, prior: State | None, *, root: Path, refresh: bool) -> dict[Address, Observation]:
     records: Mapping[Address, Record] = prior.resources if prior else {}
     moved = {move.source for move in graph.spec.moved}
     asked = [address for address in records if address in moved or isinstance(graph.resources.get(address), Endpoint)]
@@ -61,7 +62,9 @@ def _observe(graph: ResourceGraph, prior: State | None, *, refresh: bool) -> dic
 
     def observe(address: Address) -> Observation:
         record = records[address]
-        return driver_named(record.driver).read(graph.resources.get(address), record)
+        if UNIT in record.attributes:
+            return NotChecked(reason="its stack was not asked")  # it is, when all of it is described
+        return driver_named(record.driver, root=root).read(graph.resources.get(address), record)
 
     if len(asked) <= 1:
         return found | {address: observe(address) for address in asked}

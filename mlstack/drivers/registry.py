@@ -1,13 +1,16 @@
 """The one table: which driver makes what, by kind and target. Drivers are imported when a plan needs them."""
 
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, ImageReading
+from mlstack.drivers.stacks import StackDriver, StackEngine
 from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.spec.address import Address, Kind
-from mlstack.spec.spec import Endpoint, Image, Pool, Stage
+from mlstack.spec.spec import Endpoint, Image, Pool, Resource, Spec, Stage
 from mlstack.state.state import Record
 
 DRIVERS: dict[tuple[Kind, str], str] = {
@@ -16,41 +19,89 @@ DRIVERS: dict[tuple[Kind, str], str] = {
     (Kind.ENDPOINT, "local"): "mlstack.drivers.local.endpoints:LocalEndpoints",
     (Kind.IMAGE, "docker"): "mlstack.drivers.docker.images:DockerImages",
     (Kind.ENDPOINT, "docker"): "mlstack.drivers.docker.endpoints:DockerEndpoints",
+    (Kind.STAGE, "kubernetes"): "mlstack.drivers.kubernetes.stages:KubernetesStages",
+    (Kind.POOL, "kubernetes"): "mlstack.drivers.kubernetes.pools:KubernetesPools",
+    (Kind.ENDPOINT, "kubernetes"): "mlstack.drivers.kubernetes.endpoints:KubernetesEndpoints",
 }
-"""Kind and target → `module:Class`."""
+"""Kind and target → `module:Class`. Pools of other targets are not made: they are this machine, or an engine on it."""
 
 _NAMED: dict[str, str] = {
     "local-endpoint": DRIVERS[Kind.ENDPOINT, "local"],
     "docker-image": DRIVERS[Kind.IMAGE, "docker"],
     "docker-endpoint": DRIVERS[Kind.ENDPOINT, "docker"],
+    "kubernetes-pool": DRIVERS[Kind.POOL, "kubernetes"],
+    "kubernetes-endpoint": DRIVERS[Kind.ENDPOINT, "kubernetes"],
 }
 """`Record.driver` → `module:Class`, for what was made before and may not be declared any more."""
 
+_OF_CLUSTERS = "mlstack.drivers.kubernetes."
+_STACK_ENGINE = "mlstack.drivers.pulumi.engine:PulumiEngine"
 
-def load_driver(kind: Kind, target: str) -> Any:
-    """Return the class that makes `kind` on `target`. Raises `MlstackError` for a target that this version lacks."""
+
+def make_driver(kind: Kind, target: str, *, root: Path) -> Any:
+    """Return the driver of `kind` on `target` for the project at `root`.
+
+    Raises `MlstackError` for a target that this version lacks.
+    """
+    return _make(_place(kind, target), root)
+
+
+def _place(kind: Kind, target: str) -> str:
     try:
-        return _load(DRIVERS[kind, target])
+        return DRIVERS[kind, target]
     except KeyError:
         raise MlstackError(unsupported_target(target)) from None
 
 
-def driver_for(resource: Endpoint | Image, graph: ResourceGraph) -> Driver:
-    """Return the driver of an endpoint or image. Images are the same wherever they run, and all built in one way."""
-    if isinstance(resource, Image):
-        images: Driver = load_driver(Kind.IMAGE, "docker")()
-        return images
-    driver: Driver = load_driver(Kind.ENDPOINT, pool_of(resource, graph).target)()
+def driver_for(resource: Endpoint | Image | Pool, graph: ResourceGraph, *, root: Path) -> Driver:
+    """Return the driver of an endpoint, image or pool that is made.
+
+    Images are the same wherever they run, and all built in one way.
+    """
+    match resource:
+        case Image():
+            place = DRIVERS[Kind.IMAGE, "docker"]
+        case Pool():
+            place = _place(Kind.POOL, resource.target)
+        case Endpoint():
+            place = _place(Kind.ENDPOINT, pool_of(resource, graph).target)
+    driver: Driver = _make(place, root)
     return driver
+
+
+def describe(
+    resource: Endpoint | Pool, graph: ResourceGraph, versions: Mapping[str, str | None], *, root: Path
+) -> Mapping[str, Any] | None:
+    """Return the attributes that it should have (`Driver.desired`); None for a pool that nothing is made for."""
+    if isinstance(resource, Pool) and (Kind.POOL, resource.target) not in DRIVERS:
+        return None
+    return driver_for(resource, graph, root=root).desired(resource, graph, versions)
+
+
+def stack_driver(resource: Resource, graph: ResourceGraph, *, root: Path) -> StackDriver | None:
+    """Return the driver of a resource that is made in a stack; None for every other."""
+    if not isinstance(resource, Endpoint | Pool):
+        return None
+    kind, pool = (Kind.POOL, resource) if isinstance(resource, Pool) else (Kind.ENDPOINT, pool_of(resource, graph))
+    if (Kind.POOL, pool.target) not in DRIVERS or (kind, pool.target) not in DRIVERS:
+        return None
+    driver: StackDriver = _make(DRIVERS[kind, pool.target], root)
+    return driver
+
+
+def stack_engine(spec: Spec, *, root: Path) -> StackEngine:
+    """Return what makes stacks."""
+    engine: StackEngine = _load(_STACK_ENGINE)(spec, root=root)
+    return engine
 
 
 def look_at_image(plan: ImagePlan, graph: ResourceGraph, record: Record | None, *, refresh: bool) -> ImageReading:
     """Say whether a recorded image is where it is needed, and what would build it. Asked only when it is needed."""
-    reading: ImageReading = load_driver(Kind.IMAGE, "docker")().look_at(plan, graph, record, refresh=refresh)
+    reading: ImageReading = _load(DRIVERS[Kind.IMAGE, "docker"])().look_at(plan, graph, record, refresh=refresh)
     return reading
 
 
-def driver_named(name: str) -> Driver:
+def driver_named(name: str, *, root: Path) -> Driver:
     """Return the driver that wrote a record. Raises `MlstackError` when this version has no such driver."""
     place = _NAMED.get(name)
     if place is None:
@@ -62,7 +113,7 @@ def driver_named(name: str) -> Driver:
                 hint="Use the version of mlstack that recorded it, or a newer one.",
             )
         )
-    driver: Driver = _load(place)()
+    driver: Driver = _make(place, root)
     return driver
 
 
@@ -103,6 +154,12 @@ def unsupported_target(target: str, *, pool: Pool | None = None, users: list[Add
 def _targets() -> set[str]:
     """Return where stages or endpoints can be; images are built for any of them."""
     return {target for kind, target in DRIVERS if kind is not Kind.IMAGE}
+
+
+def _make(place: str, root: Path) -> Any:
+    """Make a driver; those of clusters read settings that are relative to the project."""
+    made = _load(place)
+    return made(root=root) if place.startswith(_OF_CLUSTERS) else made()
 
 
 def _load(place: str) -> Any:

@@ -30,6 +30,10 @@ class Unknown(msgspec.Struct, frozen=True, tag="unknown"):
 UNKNOWN: Final = Unknown()
 
 
+UNIT: Final = "unit"
+"""The attribute of a record that holds the unit as it was applied; apply puts it there, people see its parts."""
+
+
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """A plugin of the engine with its settings, which hold no secret. Equal ones are one provider of the stack.
 

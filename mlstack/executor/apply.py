@@ -5,8 +5,9 @@ from typing import Literal
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic
+from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.executor.events import ApplyEnded, ApplyStarted, Event
+from mlstack.executor.stack_steps import contract
 from mlstack.executor.steps import carry_out
 from mlstack.executor.walk import Walk
 from mlstack.executor.work import Work
@@ -59,11 +60,24 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
         )
     )
     written = _write_definitions(work)
-    walk = Walk(work.plan.steps, lambda step: carry_out(work, step), on_event=on_event, interrupt=work.interrupt)
+    walk = Walk(
+        work.plan.steps,
+        lambda step: carry_out(work, step),
+        on_event=on_event,
+        interrupt=work.interrupt,
+        waits=lambda step: work.is_in_stack(step.address),
+    )
     work.tell = walk.tell
+    work.waves.tell_with(lambda address, line: work.say(address)(line))
     walk.tell(ApplyStarted(apply_id=work.apply_id, steps=len(work.plan.steps)))
     results = walk.run(parallelism=parallelism)
     outcome = _outcome(results, interrupted=work.interrupt.draining.is_set())
+    problems: tuple[Diagnostic, ...] = ()
+    if outcome == "done":
+        try:
+            contract(work)
+        except MlstackError as error:
+            outcome, problems = "failed", error.diagnostics
     try:
         work.hands.results.flush()
         work.verify_lock()
@@ -74,7 +88,7 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
         walk.tell(ApplyEnded(outcome=outcome, results=results))
     if walk.fatal is not None:
         raise walk.fatal
-    notices = tuple(work.hands.results.notices)
+    notices = (*work.hands.results.notices, *problems)
     return ApplyResult(outcome=outcome, results=results, written=written, diagnostics=notices)
 
 

@@ -8,6 +8,8 @@ import msgspec
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, StepContext
 from mlstack.drivers.shared import served_contents, why_shared
+from mlstack.drivers.stacks import UNIT, StackDriver
+from mlstack.executor.stack_steps import make_in_stack, remove_from_stack
 from mlstack.executor.stage_run import run_stage
 from mlstack.executor.walk import Finished, StepError
 from mlstack.executor.work import Outcome, Work
@@ -19,7 +21,7 @@ from mlstack.planner.plan import Step
 from mlstack.planner.resources import diff_resource
 from mlstack.planner.stages import Decision, is_run_for
 from mlstack.spec.address import Kind
-from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Stage
+from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Pool, Stage
 from mlstack.state.state import Record, RunRecord
 
 _GRACE = 10.0
@@ -62,8 +64,8 @@ def _by_kind(work: Work, change: Change) -> Outcome:
             return _model(work, change, resource)
         case Kind.IMAGE if isinstance(resource, Image):
             return _image(work, change, resource)
-        case Kind.ENDPOINT if isinstance(resource, Endpoint):
-            return _endpoint(work, change, resource)
+        case Kind.POOL | Kind.ENDPOINT if isinstance(resource, Pool | Endpoint):
+            return _standing(work, change, resource)
         case _:
             message = f"{change.address}: no step for {change.action} of {change.kind}"
             raise AssertionError(message)
@@ -201,12 +203,25 @@ def _model(work: Work, change: Change, model: Model) -> Outcome:
     return Outcome(detail=f"version {version[:12]}")
 
 
+def _standing(work: Work, change: Change, resource: Pool | Endpoint) -> Outcome:
+    return _pool(work, change, resource) if isinstance(resource, Pool) else _endpoint(work, change, resource)
+
+
+def _pool(work: Work, change: Change, pool: Pool) -> Outcome:
+    driver = work.hands.stack_driver(pool)
+    assert driver is not None  # noqa: S101 - pools of this machine have no rows that do something
+    return make_in_stack(work, change, pool, driver, record=work.records.get(change.address))
+
+
 def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
-    driver = work.hands.driver(endpoint)
     record = work.records.get(change.previous_address or change.address)
     if record is not None and change.previous_address is not None:
         record = msgspec.structs.replace(record, address=change.address)
     endpoint = _filled(work, endpoint)
+    stacked = work.hands.stack_driver(endpoint)
+    if stacked is not None:
+        return _endpoint_in_stack(work, change, endpoint, stacked, record)
+    driver = work.hands.driver(endpoint)
     maker = driver if record is None else work.hands.driver_named(record.driver)
     actual = diff_resource(
         change.address,
@@ -229,6 +244,19 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     return Outcome(record=made, detail=str(made.attributes.get("url", "")))
 
 
+def _endpoint_in_stack(
+    work: Work, change: Change, endpoint: Endpoint, driver: StackDriver, record: Record | None
+) -> Outcome:
+    """Pods fetch models by hash, so these have to be in the remote. What another driver made ends when it is ready."""
+    say = work.say(change.address)
+    work.hands.results.publish(served_contents(endpoint, work.graph, work.versions()), say=say)
+    is_own = record is None or record.driver == driver.name
+    outcome = make_in_stack(work, change, endpoint, driver, record=record if is_own else None)
+    if record is not None and not is_own:
+        _end(work, change, record)
+    return outcome
+
+
 def _make_endpoint(work: Work, change: Change, endpoint: Endpoint, record: Record | None, driver: Driver) -> Record:
     """Have the driver make it. What another driver has made before (of another target) ends when the new one is up."""
     is_own = record is None or record.driver == driver.name
@@ -244,8 +272,7 @@ def _make_endpoint(work: Work, change: Change, endpoint: Endpoint, record: Recor
         image=work.image_of(change.address),
     )
     if record is not None and not is_own:
-        maker, before = work.hands.driver_named(record.driver), msgspec.structs.replace(context, record=record)
-        context.end_foreign = lambda: maker.delete(record, before)
+        context.end_foreign = lambda: _end(work, change, record)
     made = driver.apply(change, context)
     context.end_foreign()  # what is gone already is no problem
     return made
@@ -302,8 +329,17 @@ def _forget(work: Work, change: Change) -> Outcome:
 
 def _delete(work: Work, change: Change) -> Outcome:
     record = work.records.get(change.address)
-    if record is None:
+    if record is None and not change.parts:
         return Outcome(removed=True, detail="already gone")
+    _end(work, change, record)
+    return Outcome(removed=True)
+
+
+def _end(work: Work, change: Change, record: Record | None) -> None:
+    """End what a record stands for, whoever made it; without one, what a killed apply has left in a stack."""
+    if record is None or UNIT in record.attributes:
+        remove_from_stack(work, change, record)
+        return
     context = StepContext(
         root=work.root,
         graph=work.graph,
@@ -314,4 +350,3 @@ def _delete(work: Work, change: Change) -> Outcome:
         stop=work.interrupt.now,
     )
     work.hands.driver_named(record.driver).delete(record, context)
-    return Outcome(removed=True)

@@ -51,10 +51,19 @@ Ended = SimpleQueue[tuple[Address, StepResult | BaseException] | bool]
 
 
 class Walk:
-    """One walk over the steps of a plan."""
+    """One walk over the steps of a plan.
+
+    Steps that `waits` names mostly wait for others of their kind: they do not count against the parallelism.
+    """
 
     def __init__(
-        self, steps: Sequence[Step], carry_out: CarryOut, *, on_event: Callable[[Event], None], interrupt: Interrupt
+        self,
+        steps: Sequence[Step],
+        carry_out: CarryOut,
+        *,
+        on_event: Callable[[Event], None],
+        interrupt: Interrupt,
+        waits: Callable[[Step], bool] = lambda _step: False,
     ) -> None:
         self.steps = {step.address: step for step in steps}
         self.results: dict[Address, StepResult] = {}
@@ -68,6 +77,7 @@ class Walk:
         self._carry_out = carry_out
         self._on_event = on_event
         self._interrupt = interrupt
+        self._waits = waits
         self._telling = Lock()
 
     def tell(self, event: Event) -> None:
@@ -88,11 +98,16 @@ class Walk:
         running = 0
         # The signal handler only leaves word: whatever lock the interrupted thread holds, this cannot wait for it.
         self._interrupt.on_raise(done.put)
-        with ThreadPoolExecutor(max_workers=max(1, parallelism), thread_name_prefix="step") as pool:
+        waiting = sum(1 for step in self.steps.values() if self._waits(step))
+        with (
+            ThreadPoolExecutor(max_workers=max(1, parallelism), thread_name_prefix="step") as pool,
+            ThreadPoolExecutor(max_workers=max(1, waiting), thread_name_prefix="wave") as waves,
+        ):
             ready = [address for address, count in self._open_needs.items() if count == 0]
             while True:
                 for address in ready:
-                    pool.submit(self._guarded, self.steps[address], done)
+                    step = self.steps[address]
+                    (waves if self._waits(step) else pool).submit(self._guarded, step, done)
                 running += len(ready)
                 if running == 0:
                     break

@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Literal, NoReturn, Protocol
 
 import msgspec
 
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
+from mlstack.drivers.stack_programs import recorded_unit
+from mlstack.drivers.stacks import UNIT, StackDriver, StackEngine, Unit
 from mlstack.executor.events import Event, StepProgress, StepRefined, StepWaiting
 from mlstack.executor.interrupt import Interrupt
 from mlstack.executor.recording import NoRecording, Recording
 from mlstack.executor.walk import NotApprovedError
+from mlstack.executor.waves import Waves
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.images import reference_to_run
@@ -23,7 +26,7 @@ from mlstack.planner.diff import Diffed
 from mlstack.planner.plan import Plan
 from mlstack.planner.stages import Decision, decide_stage
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Endpoint, Image, Model, Stage
+from mlstack.spec.spec import Endpoint, Image, Model, Pool, Stage
 from mlstack.state.protocols import StateStore
 from mlstack.state.state import Entry, Record, RunRecord
 
@@ -105,6 +108,14 @@ class Hands(Protocol):
         """Return the driver of an endpoint or image."""
         ...
 
+    def stack_driver(self, resource: Endpoint | Pool) -> StackDriver | None:
+        """Return the driver of what is made in a stack; None for everything else."""
+        ...
+
+    def stack_engine(self) -> StackEngine:
+        """Return what makes stacks. Raises `MlstackError` when it cannot be used."""
+        ...
+
     def driver_named(self, name: str) -> Driver:
         """Return the driver that wrote a record whose declaration is gone."""
         ...
@@ -155,6 +166,9 @@ class Work:
         self._metrics = {address: dict(values) for address, values in session.metrics.items()}
         self._done_as: dict[Address, Action] = {}
         self._lock = Lock()
+        recorded = {address: unit for address, record in self.records.items() if (unit := recorded_unit(record))}
+        self.waves = Waves(hands.stack_engine, recorded, stop=self.interrupt.now)
+        self.expanded: dict[Address, tuple[StackDriver, Unit]] = {}
 
     # ------------------------------------------------------------------------------------------------ knowledge
 
@@ -232,20 +246,30 @@ class Work:
 
         return report
 
+    def is_in_stack(self, address: Address) -> bool:
+        """Whether what is at this address is, or is to be, in a stack: then its steps wait for a wave together."""
+        resource, record = self.graph.resources.get(address), self.records.get(address)
+        if record is not None and UNIT in record.attributes:
+            return True
+        return isinstance(resource, Endpoint | Pool) and self.hands.stack_driver(resource) is not None
+
+    def refuse(self, change: Change, because: str) -> NoReturn:
+        """Raise `NotApprovedError`: what is known now asks for more than the row says."""
+        raise NotApprovedError(
+            Diagnostic(
+                code="more-than-approved",
+                summary="More would be done than was approved",
+                detail=f"to be planned anew: the plan says {change.action.value}, {because}",
+                hint="Nothing was done here. Plan again, and have a look.",
+                command="mlstack plan",
+                address=change.address,
+            )
+        )
+
     def refine(self, change: Change, action: Action, because: str) -> None:
         """Report that something else is needed than planned. Raises `NotApprovedError` if it is more than approved."""
         if not may_refine(change.action, action, up_to=change.up_to):
-            raise NotApprovedError(
-                Diagnostic(
-                    code="more-than-approved",
-                    summary="More would be done than was approved",
-                    detail=f"to be planned anew: the plan says {change.action.value}, what is known now asks for "
-                    f"{action.value} ({because})",
-                    hint="Nothing was done here. Plan again, and have a look.",
-                    command="mlstack plan",
-                    address=change.address,
-                )
-            )
+            self.refuse(change, f"what is known now asks for {action.value} ({because})")
         with self._lock:
             self._done_as[change.address] = action
         if action is not change.action:

@@ -75,6 +75,9 @@ class ReasonCode(StrEnum):
     NOT_BUILT = "not-built"
     CONTENTS_CHANGED = "contents-changed"
     GONE = "gone"
+    OBJECTS_CHANGED = "objects-changed"
+    CHANGED_OUTSIDE = "changed-outside"
+    GONE_OUTSIDE = "gone-outside"
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):

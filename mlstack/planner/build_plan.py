@@ -1,6 +1,6 @@
 """From changes to a plan: the order of the steps, safety, and the digest that an approval is bound to."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -50,7 +50,7 @@ def build_plan(
         created=circumstances.created,
         scope=scope,
         changes=changes,
-        steps=order_steps(changes, graph),
+        steps=order_steps(changes, graph, {address: record.needs for address, record in resources.items()}),
         digest=digest_of(diffed, graph, scope=scope, prior_versions=prior_versions),
         lineage=prior.lineage if prior else None,
         serial=prior.serial if prior else 0,
@@ -63,13 +63,18 @@ def build_plan(
     )
 
 
-def order_steps(changes: Sequence[Change], graph: ResourceGraph) -> tuple[Step, ...]:
+def order_steps(
+    changes: Sequence[Change], graph: ResourceGraph, stood_on: Mapping[Address, Sequence[Address]] | None = None
+) -> tuple[Step, ...]:
     """Return the steps in an order that is valid when they are carried out one by one.
 
     What is declared is done in the graph's order. Deletions need nothing and come first, so that a port or a place that
-    somebody else wants is free; a resource waits for the nearest pending ones that it needs, also through no-ops.
+    somebody else wants is free; a resource waits for the nearest pending ones that it needs, also through no-ops. Pools
+    that go are last, after all that stands on them (`stood_on`: what each was recorded to need) is gone or elsewhere.
     """
     pending = {change.address: change for change in changes if _needs_a_step(change)}
+    pools = [each for each in sorted(pending) if _is_doomed_pool(pending[each])]
+    doomed = [pending.pop(address) for address in pools]
     gone = [address for address in pending if address not in graph.resources]
     steps = [Step(address=address, action=pending[address].action) for address in sorted(gone)]
     waits_for: dict[Address, frozenset[Address]] = {}
@@ -86,7 +91,20 @@ def order_steps(changes: Sequence[Change], graph: ResourceGraph) -> tuple[Step, 
         if nearest not in ordered:
             ordered[nearest] = tuple(sorted(nearest))
         steps.append(Step(address=address, action=pending[address].action, needs=ordered[nearest]))
+    for pool in doomed:
+        users = sorted(each for each in pending if _stands_on(pool.address, each, graph, stood_on or {}))
+        steps.append(Step(address=pool.address, action=pool.action, needs=tuple(users)))
     return tuple(steps)
+
+
+def _is_doomed_pool(change: Change) -> bool:
+    return change.kind is Kind.POOL and change.action is Action.DELETE
+
+
+def _stands_on(
+    pool: Address, user: Address, graph: ResourceGraph, stood_on: Mapping[Address, Sequence[Address]]
+) -> bool:
+    return pool in graph.needs.get(user, ()) or pool in stood_on.get(user, ())
 
 
 def _union(own: frozenset[Address], others: Iterable[frozenset[Address]]) -> frozenset[Address]:
@@ -150,6 +168,7 @@ def _canonical(change: Change, diffed: Diffed, graph: ResourceGraph) -> dict[str
         "after": change.after,
         "previous": change.previous_address,
         "up_to": change.up_to,
+        **({"parts": [[part.address, part.action, part.fields] for part in change.parts]} if change.parts else {}),
     }
 
 

@@ -16,25 +16,29 @@ from mlstack.drivers.base import (
     StageReading,
     Unreadable,
 )
-from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
+from mlstack.graph.change import Action, Change, Reason, ReasonCode
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.outputs import Known, fill_endpoint, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.datasets import check_dataset, diff_dataset, with_old_path
 from mlstack.planner.images import LookAt, diff_images, forget_image, never_looked
 from mlstack.planner.models import behind_gates, check_gates, diff_model, judge
-from mlstack.planner.moves import reading_before_move, record_before_move, sources_of_moves
+from mlstack.planner.moves import reading_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
 from mlstack.planner.removed import hint_renames, removed_rows
-from mlstack.planner.resources import delete_row, diff_resource
 from mlstack.planner.scope import select
-from mlstack.planner.stages import Decision, StageView, decide_stage
+from mlstack.planner.stacks import AskStacks, StackQuestion, lay_over, left_in_stack, no_stacks, only_drift
+from mlstack.planner.stages import StageView, decide_stage, stage_row
+from mlstack.planner.standing import diff_standing
 from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Pool, Stage
 from mlstack.state.state import Record, RunRecord, State
 
-Describe = Callable[[Endpoint, Mapping[str, str | None]], Mapping[str, Any]]
-"""Gives the attributes that an endpoint should have, from the versions of its models (None: known after apply)."""
+Describe = Callable[[Endpoint | Pool, Mapping[str, str | None]], Mapping[str, Any] | None]
+"""Gives the attributes that an endpoint should have, from the versions of its models (None: known after apply).
+
+Those of a pool too; None for a pool that nothing has to be made for.
+"""
 
 
 class Diffed(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,14 +65,15 @@ def diff(
     describe: Describe,
     pins: Mapping[str, str],
     look_at: LookAt = never_looked,
+    ask_stacks: AskStacks = no_stacks,
 ) -> Diffed:
     """Compare the file with the world.
 
-    `pins` are the resolved versions of `models.x@REV`. `look_at` is asked about images that are needed. Resources whose
-    driver has already returned a finished row (`readings.changes`) get that row.
+    `pins` are the resolved versions of `models.x@REV`. `look_at` is asked about images that are needed, `ask_stacks`
+    about what is made in stacks.
     """
     walk = _Walk(graph, prior, readings, scope=scope, describe=describe, pins=pins)
-    return walk.diff(look_at)
+    return walk.diff(look_at, ask_stacks)
 
 
 class _Walk:
@@ -100,15 +105,18 @@ class _Walk:
         self.moved: set[Address] = set()
         self.replace = frozenset(scope.replace)
         self.unsettled: set[Address] = set()
+        self.records: Mapping[Address, Record] = prior.resources if prior else {}
+        self.desired: dict[Address, dict[str, Any]] = {}
+        self.sources: dict[Address, Address] = {}
 
-    def diff(self, look_at: LookAt) -> Diffed:
+    def diff(self, look_at: LookAt, ask_stacks: AskStacks) -> Diffed:
         for address in self.graph.order:
-            change = self.readings.changes.get(address) or self._row(address)
-            self.changes[address] = self._unsettle(change)
-        self.changes |= self._images(look_at)
+            self.changes[address] = self._unsettle(self._row(address))
         self.changes |= removed_rows(
             self.prior, self.readings, self.scope, declared=self.changes.keys(), moved=self.moved
         )
+        self._ask_stacks(ask_stacks)
+        self.changes |= self._images(look_at)
         self.diagnostics.extend(hint_renames(self.changes, self.views, self.readings))
         return Diffed(
             changes=tuple(self.changes[address] for address in sorted(self.changes)),
@@ -123,7 +131,7 @@ class _Walk:
         resource = self.graph.resources[address]
         match resource:
             case Pool():
-                return _no_op(address, Kind.POOL, ReasonCode.THIS_MACHINE)
+                return self._standing(address, lambda: self.describe(resource, {}))
             case Image():
                 return _no_op(address, Kind.IMAGE, ReasonCode.NOT_NEEDED)  # decided after those that run in it
             case Dataset():
@@ -183,7 +191,7 @@ class _Walk:
         )
         self.views[address] = view
         decision = decide_stage(view, self.known)
-        change = _stage_row(view, decision, needs=self.graph.needs.get(address, ()))
+        change = stage_row(view, decision, needs=self.graph.needs.get(address, ()))
         entry = decision.entry
         if self.scope.destroy:
             change, entry = self._destroyed_stage(view), reading.recorded
@@ -238,38 +246,53 @@ class _Walk:
     # ------------------------------------------------------------------------------------------------ endpoints
 
     def _endpoint(self, endpoint: Endpoint) -> Change:
-        address = endpoint.address
-        records = self.prior.resources if self.prior else {}
-        moves = () if self.scope.destroy or self.scope.refresh_only else self.moves.get(address, ())
-        record, source = record_before_move(address, moves, records)
-        observation = self.readings.observations.get(source or address, Absent(reason="never made"))
-        if source is not None:
-            self.moved.add(source)
-        if self.scope.destroy:
-            if record is None:
-                return _no_op(address, Kind.ENDPOINT, ReasonCode.UP_TO_DATE)
-            change = delete_row(record, ReasonCode.DESTROY_ASKED)
-            return change if address in self.selected else self._left_out(change)
+        filled = fill_endpoint(endpoint, self.graph, self._known_outputs())
+        change = self._standing(endpoint.address, lambda: self.describe(filled, self.versions))
+        return change if self.scope.destroy or self.scope.refresh_only else behind_gates(change, self.changes)
+
+    def _standing(self, address: Address, describe: Callable[[], Mapping[str, Any] | None]) -> Change:
+        """Return the row of an endpoint or pool, and note what stacks would have to hold for it."""
+        found = diff_standing(
+            address,
+            scope=self.scope,
+            records=self.records,
+            moves=self.moves.get(address, ()),
+            observe=self._observed,
+            describe=describe,
+            needs=self.graph.needs.get(address, ()),
+        )
+        if found.source is not None:
+            self.moved.add(found.source)
+            self.sources[address] = found.source
+        if address not in self.selected:
+            return self._left_out(found.change)
+        if found.desired is not None:
+            self.desired[address] = found.desired
+        return found.change
+
+    def _observed(self, address: Address) -> Observation:
+        observation = self.readings.observations.get(address, Absent(reason="never made"))
         if isinstance(observation, Unreadable):
             self.diagnostics.append(observation.diagnostic)
-            observation = NotChecked(reason=observation.diagnostic.summary)
-        if self.scope.refresh_only:
-            change = _refreshed(address, record, observation)
-            return change if address in self.selected else self._left_out(change)
-        filled = fill_endpoint(endpoint, self.graph, self._known_outputs())
-        change = diff_resource(
-            address,
-            desired=self.describe(filled, self.versions),
-            record=record,
-            observation=observation,
-            forced=address in self.replace,
+            return NotChecked(reason=observation.diagnostic.summary)
+        return observation
+
+    def _ask_stacks(self, ask: AskStacks) -> None:
+        """Lay over what the engine of stacks says of the rows that are its own."""
+        is_only_read = self.scope.refresh_only
+        kept = self.records.keys() if is_only_read else {each for each in self.changes if each not in self.selected}
+        doomed = {each for each, change in self.changes.items() if change.action is Action.DELETE}
+        question = StackQuestion(
+            desired={} if is_only_read else {each: self.desired[each] for each in self.desired if each not in doomed},
+            kept=frozenset(kept - doomed - set(self.sources.values())),
+            previous=self.sources,
         )
-        if source is not None and change.action is Action.NO_OP:
-            reason = Reason(code=ReasonCode.MOVED, subject=source)
-            change = msgspec.structs.replace(change, action=Action.MOVE, reasons=(reason,))
-        change = msgspec.structs.replace(change, needs=self.graph.needs.get(address, ()), previous_address=source)
-        change = behind_gates(change, self.changes)
-        return change if address in self.selected else self._left_out(change)
+        for address, reading in ask(question).items():
+            change = self.changes.get(address)
+            if change is None:
+                self.changes[address] = left_in_stack(address, reading)
+            else:
+                self.changes[address] = (only_drift if address in question.kept else lay_over)(change, reading)
 
     def _known_outputs(self) -> Known:
         versions = {Address(name): version for name, version in self.versions.items()}
@@ -280,16 +303,14 @@ class _Walk:
         touched = {field.path.partition(".")[0] for field in change.fields}
         keeps = change.action in (Action.NO_OP, Action.MOVE)
         if keeps or (change.action is Action.UPDATE and not touched & ADDRESS_ATTRIBUTES):
-            records = self.prior.resources if self.prior else {}
-            record = records.get(change.previous_address or change.address)
+            record = self.records.get(change.previous_address or change.address)
             self.outputs[change.address] = given_by(record.attributes) if record is not None else {}
 
     # ------------------------------------------------------------------------------------------------ images
 
     def _images(self, look_at: LookAt) -> dict[Address, Change]:
         """Decide about images, now that it is known what will run in them."""
-        records = self.prior.resources if self.prior else {}
-        images = self.graph.images
+        records, images = self.records, self.graph.images
         if self.scope.destroy:
             rows = {each: forget_image(each, records.get(each), ReasonCode.DESTROY_ASKED) for each in images}
         elif self.scope.refresh_only:
@@ -331,7 +352,7 @@ class _Walk:
                 return False  # what is recorded is not what lies there: taking it would put the person's data aside
             return dataset.recorded is not None and not isinstance(dataset.content, Absent)
         if kind_of(address) is Kind.ENDPOINT:
-            return self.prior is not None and address in self.prior.resources
+            return address in self.records
         return address not in self.graph.datasets
 
     def _left_out(self, change: Change) -> Change:
@@ -347,53 +368,9 @@ _MAY_TURN_INTO = {
 """Rows that rest on what an upstream `always` stage gave the last time, by what is done if it gives something else."""
 
 
-def _stage_row(view: StageView, decision: Decision, *, needs: tuple[Address, ...]) -> Change:
-    """Turn a decision into a row, with the outputs before and after where they differ."""
-    recorded = view.reading.recorded.digests() if view.reading.recorded else {}
-    after = decision.entry.digests() if decision.entry else {}
-    fields: tuple[FieldDiff, ...] = ()
-    if decision.action in (Action.RUN, Action.FOLLOW, Action.RESTORE):
-        fields = tuple(
-            FieldDiff(
-                path=f"outs.{out.name or out.path}",
-                before=recorded[out.path].md5 if out.path in recorded else None,
-                after=after[out.path].md5 if out.path in after and decision.action is Action.RESTORE else None,
-                unknown=decision.action is not Action.RESTORE,
-            )
-            for out in view.inputs.outs
-        )
-    return Change(
-        address=view.stage.address,
-        kind=Kind.STAGE,
-        action=decision.action,
-        reasons=decision.reasons,
-        fields=fields,
-        fingerprint=decision.fingerprint,
-        outs={path: digest.md5 for path, digest in after.items()},
-        needs=needs,
-        not_checked=decision.not_checked,
-        previous_address=view.moved_from,
-    )
-
-
 def _digest_of(path: str, digests: Mapping[str, FileDigest]) -> str | None:
     found = digests.get(path)
     return found.md5 if found is not None else None
-
-
-def _refreshed(address: Address, record: Record | None, observation: Observation) -> Change:
-    """Take in what is there: something that is gone is forgotten, nothing is made."""
-    if record is None or not isinstance(observation, Absent):
-        return _no_op(address, Kind.ENDPOINT, ReasonCode.KEPT)
-    reason = Reason(code=ReasonCode.DOWN, subject=observation.reason)
-    return Change(
-        address=address,
-        kind=Kind.ENDPOINT,
-        action=Action.FORGET,
-        reasons=(reason,),
-        before=dict(record.attributes),
-        drift=True,
-    )
 
 
 def _no_op(address: Address, kind: Kind, code: ReasonCode) -> Change:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlstack.drivers.base import Absent, NotChecked, Observation, Present
+from mlstack.drivers.stacks import UNIT
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.spec.address import Address, kind_of
 from mlstack.state.state import Record
@@ -18,7 +19,7 @@ def diff_resource(
     forced: bool = False,
 ) -> Change:
     """Compare what should be with what was recorded and what is there. A desired value of None is known after apply."""
-    before = dict(record.attributes) if record else None
+    before = attributes_of(record) if record else None
     fields = _field_diffs(before or {}, desired)
     action, reasons, drift = Action.NO_OP, [Reason(code=ReasonCode.UP_TO_DATE)], False
     if record is None:
@@ -54,8 +55,13 @@ def delete_row(record: Record, code: ReasonCode) -> Change:
         kind=kind_of(record.address),
         action=Action.DELETE,
         reasons=(Reason(code=code),),
-        before=dict(record.attributes),
+        before=attributes_of(record),
     )
+
+
+def attributes_of(record: Record) -> dict[str, Any]:
+    """Return the attributes that people see. The unit of what is made in a stack is shown by its parts."""
+    return {name: value for name, value in record.attributes.items() if name != UNIT}
 
 
 def _field_diffs(before: Mapping[str, Any], desired: Mapping[str, Any], prefix: str = "") -> tuple[FieldDiff, ...]:

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 
 from mlstack.drivers.base import Absent, NotChecked, StageReading
-from mlstack.graph.change import Action, Reason, ReasonCode
+from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.graph.graph import GENERATED_PARAMS, EntryKey, LockEntry, StageInputs, entry_key, fingerprint
 from mlstack.graph.sources import FileDigest
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Stage
 from mlstack.state.state import Acceptance, RunRecord
 
@@ -221,3 +221,32 @@ def renamed(entry: LockEntry, new_name: str) -> LockEntry:
         for file, values in entry.key.params.items()
     }
     return LockEntry(key=msgspec.structs.replace(entry.key, params=params), outs=entry.outs)
+
+
+def stage_row(view: StageView, decision: Decision, *, needs: tuple[Address, ...]) -> Change:
+    """Turn a decision into a row, with the outputs before and after where they differ."""
+    recorded = view.reading.recorded.digests() if view.reading.recorded else {}
+    after = decision.entry.digests() if decision.entry else {}
+    fields: tuple[FieldDiff, ...] = ()
+    if decision.action in (Action.RUN, Action.FOLLOW, Action.RESTORE):
+        fields = tuple(
+            FieldDiff(
+                path=f"outs.{out.name or out.path}",
+                before=recorded[out.path].md5 if out.path in recorded else None,
+                after=after[out.path].md5 if out.path in after and decision.action is Action.RESTORE else None,
+                unknown=decision.action is not Action.RESTORE,
+            )
+            for out in view.inputs.outs
+        )
+    return Change(
+        address=view.stage.address,
+        kind=Kind.STAGE,
+        action=decision.action,
+        reasons=decision.reasons,
+        fields=fields,
+        fingerprint=decision.fingerprint,
+        outs={path: digest.md5 for path, digest in after.items()},
+        needs=needs,
+        not_checked=decision.not_checked,
+        previous_address=view.moved_from,
+    )

@@ -171,7 +171,7 @@ def _group(group: Group, style: Style, *, full: bool) -> list[str]:
         lines.extend(_address_lines(group.addresses[1:], style, full=full, indent=8))
     lines.extend(_body(change, style, grouped=group.count > 1, full=full))
     for part in change.parts:
-        lines.extend(_part(part, style))
+        lines.extend(_part(part, style, full=full))
     return lines
 
 
@@ -279,10 +279,11 @@ def _cut(text: str, room: int, style: Style) -> str:
     return cut(text, room, ellipsis=style.symbol("…"))
 
 
-def _part(part: Change, style: Style) -> list[str]:
+def _part(part: Change, style: Style, *, full: bool) -> list[str]:
+    """Return the lines of one object behind a row. What a new one consists of is seen with `full` only."""
     words = ACTIONS[part.action]
     symbol = style.paint(style.symbol(words.symbol).rjust(3), words.tone)
-    lines = [f"      {symbol} {plain(part.address)}"]
-    for field in part.fields:
+    lines = [f"      {symbol} {plain(part.note or part.address)}"]
+    for field in part.fields if full or part.action is not Action.CREATE else ():
         lines.extend(f"    {line}" for line in _field(field, style, grouped=False))
     return lines

@@ -80,6 +80,9 @@ _REASONS: dict[ReasonCode, tuple[str, str]] = {
     ReasonCode.NOT_NEEDED: ("{} does not need it now", "nothing needs it now"),
     ReasonCode.NOT_BUILT: ("{} was not built yet", "it was not built yet"),
     ReasonCode.CONTENTS_CHANGED: ("{} in it changed", "what is in it changed"),
+    ReasonCode.OBJECTS_CHANGED: ("what stands behind it differs: {}", "what stands behind it is not as it should be"),
+    ReasonCode.CHANGED_OUTSIDE: ("{} changed outside of mlstack", "it changed outside of mlstack"),
+    ReasonCode.GONE_OUTSIDE: ("{} was removed outside of mlstack", "it was removed outside of mlstack"),
     ReasonCode.GONE: ("it is gone: {}", "it is gone"),
 }
 

@@ -54,7 +54,7 @@ class FakeProject:
             prior,
             readings,
             scope=scope,
-            describe=lambda endpoint, versions: FakeEndpoints(self.world).desired(endpoint, graph, versions),
+            describe=lambda resource, versions: FakeEndpoints(self.world).described(resource, graph, versions),
             pins={},
             look_at=FakeImages(self.world).look_at,
         )

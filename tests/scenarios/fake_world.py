@@ -26,6 +26,7 @@ from mlstack.drivers.base import (
     StageReading,
     StepContext,
 )
+from mlstack.drivers.stacks import StackDriver, StackEngine
 from mlstack.graph.change import Change
 from mlstack.graph.graph import EntryKey, Hashed, ImagePlan, LockEntry, ResourceGraph, entry_key, fingerprint
 from mlstack.graph.sources import FileDigest
@@ -130,6 +131,11 @@ class FakeEndpoints:
             **({"port": resource.port} if resource.port is not None else {}),
             "variants": {name: {"version": versions.get(variant.model)} for name, variant in resource.variants.items()},
         }
+
+    def described(
+        self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]
+    ) -> dict[str, Any] | None:
+        return None if isinstance(resource, Pool) else self.desired(resource, graph, versions)
 
     def apply(self, change: Change, context: StepContext) -> Record:
         endpoint = context.resource
@@ -349,6 +355,13 @@ class FakeHands:
 
     def driver(self, resource: Endpoint | Image) -> Driver:
         return FakeImages(self.world) if isinstance(resource, Image) else FakeEndpoints(self.world)
+
+    def stack_driver(self, resource: Endpoint | Pool) -> StackDriver | None:
+        del resource
+        return None
+
+    def stack_engine(self) -> StackEngine:
+        raise AssertionError("nothing is made in stacks here")
 
     def driver_named(self, name: str) -> Driver:
         assert name == FakeEndpoints.name

@@ -197,6 +197,43 @@ def images_plan() -> Plan:
     )
 
 
+def clusters_plan() -> Plan:
+    scaled = FieldDiff(path="spec.replicas", before=5, after=2)
+    moved = FieldDiff(path="metadata.namespace", before="ml", after="ml-gpu", forces_replacement=True)
+    token = FieldDiff(path="spec.template.metadata.annotations.token", before="a", after="b", sensitive=True)
+    return plan_of(
+        change(
+            "compute.gpu",
+            Action.UPDATE,
+            reason(C.OBJECTS_CHANGED),
+            parts=(
+                change("compute.gpu#quota", Action.UPDATE, note="ResourceQuota ml/gpu", fields=(scaled,)),
+                change("compute.gpu#policy", Action.CREATE, note="NetworkPolicy ml/gpu", fields=(moved,)),
+            ),
+        ),
+        change(
+            "endpoints.quality",
+            Action.UPDATE,
+            reason(C.CHANGED_OUTSIDE, "spec.replicas of Deployment ml/quality", 2, 5),
+            drift=True,
+            parts=(
+                change("endpoints.quality#deployment", Action.UPDATE, note="Deployment ml/quality", fields=(scaled,)),
+            ),
+        ),
+        change(
+            "endpoints.price",
+            Action.REPLACE,
+            reason(C.SETTING_CHANGED, "namespace"),
+            reason(C.GONE_OUTSIDE, "Service ml/price"),
+            drift=True,
+            parts=(
+                change("endpoints.price#deployment", Action.REPLACE, note="Deployment ml/price", fields=(moved, token)),
+                change("endpoints.price#service", Action.CREATE, note="Service ml-gpu/price"),
+            ),
+        ),
+    )
+
+
 def hostile_plan() -> Plan:
     evil = "\x1b[2J\x1b]0;owned\x07\u202egnp.exe\r\nNo changes.\x9b31m"
     return plan_of(
@@ -226,6 +263,7 @@ PLANS = {
     "endpoints": endpoints_plan,
     "matrix": matrix_plan,
     "images": images_plan,
+    "clusters": clusters_plan,
     "hostile": hostile_plan,
     "empty": empty_plan,
 }

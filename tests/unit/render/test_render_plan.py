@@ -22,7 +22,7 @@ from mlstack.spec.address import Address, Kind
 from tests.unit.render.plans_by_hand import made_plans
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "render"
-NAMES = ["stages", "endpoints", "matrix", "hostile", "empty"]
+NAMES = ["stages", "endpoints", "clusters", "matrix", "hostile", "empty"]
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -44,7 +44,7 @@ def test_text_is_the_golden_one(plans: dict[str, Plan], name: str) -> None:
     check(f"plan_{name}.txt", render_plan(plans[name], style=Style()))
 
 
-@pytest.mark.parametrize("name", ["stages", "endpoints"])
+@pytest.mark.parametrize("name", ["stages", "endpoints", "clusters"])
 def test_wide_ascii_text_is_the_golden_one(plans: dict[str, Plan], name: str) -> None:
     text = render_plan(plans[name], style=Style(width=140, unicode=False), full=True)
     assert text.isascii()

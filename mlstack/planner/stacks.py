@@ -1,0 +1,102 @@
+"""Rows of what is made in stacks: the engine's preview laid over what the file and the records say."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import msgspec
+
+from mlstack.drivers.stacks import UnitReading
+from mlstack.graph.change import Action, Change, Reason, ReasonCode
+from mlstack.spec.address import Address, kind_of
+
+
+class StackQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """What stacks should hold: these with these attributes (None: known after apply), and `kept` as recorded.
+
+    `previous` is the address that one had before. Whatever else is recorded is to go.
+    """
+
+    desired: dict[Address, Mapping[str, Any]]
+    kept: frozenset[Address] = frozenset()
+    previous: dict[Address, Address] = {}
+
+
+AskStacks = Callable[[StackQuestion], Mapping[Address, UnitReading]]
+"""Returns what the engine says of each address that is made in a stack; of none that was not asked."""
+
+
+def no_stacks(_question: StackQuestion) -> Mapping[Address, UnitReading]:
+    """Say nothing: nothing is made in stacks."""
+    return {}
+
+
+def lay_over(change: Change, reading: UnitReading) -> Change:
+    """Return the row with what the engine would do as its parts, and what was changed outside as drift.
+
+    The row's action is the most that either knows of: a provider may have to replace what the file only updates.
+    """
+    drift = tuple(_drifted(part) for part in reading.drifted)
+    if change.action in (Action.NO_OP, Action.MOVE) and not reading.parts and not drift:
+        return msgspec.structs.replace(change, not_checked="")
+    action, reasons = change.action, change.reasons
+    if action is Action.NO_OP and reading.parts:
+        action = _action_of(reading.parts)
+        reasons = drift or (Reason(code=ReasonCode.OBJECTS_CHANGED),)
+    elif action is Action.UPDATE and any(part.action is Action.REPLACE for part in reading.parts):
+        action, reasons = Action.REPLACE, (*reasons, *drift)
+    elif drift:
+        reasons = (*reasons, *drift)
+    return msgspec.structs.replace(
+        change,
+        action=action,
+        reasons=reasons,
+        parts=reading.parts,
+        drift=change.drift or bool(drift),
+        not_checked="",
+    )
+
+
+def only_drift(change: Change, reading: UnitReading) -> Change:
+    """Return a row that does nothing, with what was changed outside: of `--refresh-only`, and of what is left out."""
+    drift = tuple(_drifted(part) for part in reading.drifted)
+    if not drift:
+        return msgspec.structs.replace(change, not_checked="")
+    return msgspec.structs.replace(change, reasons=drift, drift=True, not_checked="")
+
+
+def _action_of(parts: Collection[Change]) -> Action:
+    actions = {part.action for part in parts}
+    if actions == {Action.CREATE}:
+        return Action.CREATE
+    return Action.REPLACE if Action.REPLACE in actions else Action.UPDATE
+
+
+def _drifted(part: Change) -> Reason:
+    """Say what of one object was changed outside: its first property with both values, or that it is gone."""
+    name = part.note or part.address.rpartition("#")[2]
+    if part.action is Action.DELETE:
+        return Reason(code=ReasonCode.GONE_OUTSIDE, subject=name)
+    if len(part.fields) == 1:
+        (field,) = part.fields
+        hidden = field.sensitive
+        return Reason(
+            code=ReasonCode.CHANGED_OUTSIDE,
+            subject=f"{field.path} of {name}",
+            before=None if hidden else field.before,
+            after=None if hidden else field.after,
+        )
+    return Reason(
+        code=ReasonCode.CHANGED_OUTSIDE, subject=f"{', '.join(field.path for field in part.fields)} of {name}"
+    )
+
+
+def left_in_stack(address: Address, reading: UnitReading) -> Change:
+    """Return the row of what a stack holds although nothing records it: made by an apply that was killed."""
+    return Change(
+        address=address,
+        kind=kind_of(address),
+        action=Action.DELETE,
+        reasons=(Reason(code=ReasonCode.REMOVED_FROM_FILE),),
+        before={},
+        parts=reading.parts,
+    )

@@ -1,0 +1,160 @@
+"""Waves: steps that are ready together are one update of their stack, and each learns what became of its own."""
+
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event as StopFlag
+
+import pytest
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.stacks import Object, Provider, StackName, Tell, Unit, UnitReading, UnitResult
+from mlstack.executor.walk import NotApprovedError
+from mlstack.executor.waves import Waves
+from mlstack.graph.change import Action, Change
+from mlstack.spec.address import Address, Kind
+
+PROVIDER = Provider(name="fake", version="1", key="fake")
+
+
+def unit(name: str, value: str = "new", stack: StackName = "serving") -> Unit:
+    made = Object(key="thing", type="fake:index:Thing", inputs={"value": value})
+    return Unit(address=Address(f"endpoints.{name}"), stack=stack, provider=PROVIDER, objects=(made,))
+
+
+class FakeEngine:
+    """Stacks in memory; what it is told to fail fails by itself."""
+
+    def __init__(self, fails: Iterable[str] = ()) -> None:
+        self.holds: dict[StackName, dict[Address, Unit]] = {"platform": {}, "serving": {}}
+        self.waves: list[tuple[StackName, tuple[Address, ...]]] = []
+        self.fails = set(fails)
+        self.breaks: MlstackError | None = None
+        self.at_work = threading.Lock()
+
+    def check(self) -> Sequence[Diagnostic]:
+        return ()
+
+    def preview(self, stack: StackName, units: Sequence[Unit], *, refresh: bool) -> Mapping[Address, UnitReading]:
+        assert not refresh
+        wanted = {each.address: each for each in units}
+        return {
+            address: UnitReading(parts=(part(address),))
+            for address in wanted.keys() | self.holds[stack].keys()
+            if wanted.get(address) != self.holds[stack].get(address)
+        }
+
+    def up(
+        self, stack: StackName, units: Sequence[Unit], *, tell: Tell, stop: StopFlag
+    ) -> Mapping[Address, UnitResult]:
+        del stop
+        assert self.at_work.acquire(blocking=False), "a stack is updated by one at a time"
+        try:
+            if self.breaks is not None:
+                raise self.breaks
+            touched = tuple(sorted(self.preview(stack, units, refresh=False)))
+            self.waves.append((stack, touched))
+            wanted = {each.address: each for each in units}
+            for address in touched:
+                tell(address, "updating")
+            results = {address: self._result(stack, address, wanted.get(address)) for address in touched}
+        finally:
+            self.at_work.release()
+        return results
+
+    def _result(self, stack: StackName, address: Address, wanted: Unit | None) -> UnitResult:
+        if wanted is not None and wanted.objects[0].inputs["value"] in self.fails:
+            return UnitResult(problem=Diagnostic(code="fake", summary=f"{address} did not get ready"))
+        if wanted is None:
+            self.holds[stack].pop(address, None)
+        else:
+            self.holds[stack][address] = wanted
+        return UnitResult()
+
+    def recorded(self, stack: StackName) -> Mapping[Address, Unit]:
+        return self.holds[stack]
+
+
+def part(address: Address) -> Change:
+    return Change(address=Address(f"{address}#thing"), kind=Kind.ENDPOINT, action=Action.CREATE, reasons=())
+
+
+def any_parts(_reading: UnitReading) -> None:
+    return
+
+
+def waves_on(engine: FakeEngine, *recorded: Unit) -> Waves:
+    for each in recorded:
+        engine.holds[each.stack][each.address] = each
+    return Waves(lambda: engine, {each.address: each for each in recorded}, stop=StopFlag())
+
+
+def test_what_is_ready_together_is_one_wave_and_a_failure_is_its_own() -> None:
+    engine = FakeEngine(fails={"bad"})
+    waves = waves_on(engine, unit("before", "old"))
+    wanted = [unit("bad", "bad"), *(unit(f"e{number}") for number in range(9))]
+    with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
+        results = list(pool.map(lambda each: waves.bring(each, approve=any_parts), wanted))
+    assert [result.problem is None for result in results] == [False, *([True] * 9)]
+    assert len(engine.waves) == 1
+    assert engine.holds["serving"].keys() == {"endpoints.before", *(f"endpoints.e{number}" for number in range(9))}
+
+
+def test_a_later_wave_names_what_settled_and_what_was_recorded_of_the_rest() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine, unit("kept", "old"), unit("goes", "old"))
+    first = unit("first")
+    waves.bring(first, approve=any_parts)
+    waves.settled(first)
+    assert waves.remove(Address("endpoints.goes"), "serving", approve=any_parts).problem is None
+    assert engine.holds["serving"] == {"endpoints.first": first, "endpoints.kept": unit("kept", "old")}
+    assert engine.waves[-1] == ("serving", ("endpoints.goes",))
+
+
+def test_what_did_not_get_ready_goes_back_to_what_was_recorded() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine, unit("quality", "old"))
+    waves.bring(unit("quality", "new"), approve=any_parts)
+    waves.bring(unit("fresh", "new"), approve=any_parts)
+    waves.take_back(Address("endpoints.quality"), "serving")
+    waves.take_back(Address("endpoints.fresh"), "serving")
+    assert engine.holds["serving"] == {"endpoints.quality": unit("quality", "old")}
+
+
+def test_more_than_approved_is_left_out_and_the_rest_goes_on() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine)
+
+    def refuse(reading: UnitReading) -> None:
+        assert reading.parts
+        raise NotApprovedError(Diagnostic(code="more-than-approved", summary="More"))
+
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        refused = pool.submit(waves.bring, unit("refused"), approve=refuse)
+        fine = pool.submit(waves.bring, unit("fine"), approve=any_parts)
+        assert fine.result().problem is None
+        with pytest.raises(NotApprovedError):
+            refused.result()
+    assert engine.holds["serving"].keys() == {"endpoints.fine"}
+
+
+def test_an_engine_that_breaks_fails_all_of_its_wave_and_not_the_next() -> None:
+    engine = FakeEngine()
+    engine.breaks = MlstackError(Diagnostic(code="fake", summary="No engine"))
+    waves = waves_on(engine)
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        futures = [pool.submit(waves.bring, unit(f"e{number}"), approve=any_parts) for number in range(3)]
+        for future in futures:
+            with pytest.raises(MlstackError, match="No engine"):
+                future.result()
+    engine.breaks = None
+    assert waves.bring(unit("e0"), approve=any_parts).problem is None
+
+
+def test_two_stacks_are_updated_side_by_side() -> None:
+    engine = FakeEngine()
+    engine.at_work = threading.Semaphore(2)  # type: ignore[assignment]
+    waves = waves_on(engine)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        list(pool.map(lambda each: waves.bring(each, approve=any_parts), [unit("a"), unit("b", stack="platform")]))
+    assert {stack for stack, _ in engine.waves} == {"platform", "serving"}
