@@ -65,6 +65,11 @@ class ModelService:
         ready = self.ready()
         return JSONResponse({"ready": ready}, status_code=200 if ready else 503, headers=self.identity)
 
+    async def metrics(self, _: Request) -> Response:
+        """Answer `GET /metrics`: by what replicas are added, in Prometheus' text; this request is not counted."""
+        lines = "# TYPE mlstack_requests_in_flight gauge\nmlstack_requests_in_flight {}\n"
+        return Response(lines.format(self.in_flight - 1), media_type="text/plain; version=0.0.4")
+
     async def model_ready(self, request: Request) -> Response:
         """Answer `GET /v2/models/{name}/ready`."""
         self._check_path(request)
@@ -187,6 +192,7 @@ def build_app(service: ModelService) -> Callable[..., Awaitable[None]]:
         Route("/v2/", service.server_metadata, methods=["GET"]),
         Route("/v2/health/live", service.server_live, methods=["GET"]),
         Route("/v2/health/ready", service.server_ready, methods=["GET"]),
+        Route("/metrics", service.metrics, methods=["GET"]),
     ]
     for prefix in (model, version):
         routes += [

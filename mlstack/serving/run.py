@@ -27,7 +27,6 @@ from .models import ServedModel, load_model
 from .settings import ServerSettings, load_settings
 
 KEEP_ALIVE = 5
-STOP_LINGER = 0.2
 # Rounds of the event loop from accepting a connection to uvicorn's knowing of it: task, transport, protocol; and spare.
 ROUNDS_TO_CONNECT = 8
 BACKLOG = 1024
@@ -68,7 +67,7 @@ class ModelServer:
         self.uvicorn = _Uvicorn(config)
         self.listening: socket.socket | None = None
         self.stopping = asyncio.Event()
-        self.linger = STOP_LINGER
+        self.linger = settings.linger
         self.clean = True
         self.replaced = False
 
@@ -80,7 +79,7 @@ class ModelServer:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop, STOP_LINGER)
+            loop.add_signal_handler(number, self._stop, self.settings.linger)
         predecessor = Predecessor(self.settings.take_over) if self.settings.take_over else None
 
         def taken() -> None:

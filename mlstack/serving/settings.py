@@ -10,6 +10,7 @@ from typing import Any
 from .faults import StartError
 
 SETTINGS_FORMAT = 1
+_LIMITS = ("max_body", "max_waiting", "grace", "linger", "log_bytes")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class ServerSettings:
     `instance` tells this server from every other. `port` is bound if given, else the first free one of `candidates`.
     `take_over` is the folder of the server whose socket is taken over. `secrets` are the names of variables whose
     values are masked in the log. Limits: `max_body` in bytes, `max_waiting` in requests; times in seconds.
+    `linger` is how long idle connections are kept when it is asked to end.
     """
 
     folder: Path
@@ -49,6 +51,7 @@ class ServerSettings:
     max_body: int = 64 * 1024 * 1024
     max_waiting: int = 512
     grace: float = 30.0
+    linger: float = 0.2
     log_bytes: int = 4 * 1024 * 1024
 
 
@@ -67,7 +70,7 @@ def load_settings(path: Path) -> ServerSettings:
         port, take_over = raw["port"], raw["take_over"]
         if (served := _served_at(folder)) is not None:
             port, take_over = served, None
-        limits = {name: raw[name] for name in ("max_body", "max_waiting", "grace", "log_bytes") if name in raw}
+        limits = {name: raw[name] for name in _LIMITS if name in raw}
         return ServerSettings(
             folder=folder,
             endpoint=raw["endpoint"],

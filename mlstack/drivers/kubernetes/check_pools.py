@@ -6,6 +6,8 @@ from ipaddress import ip_network
 from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.kubernetes.placement import check_accelerators
+from mlstack.drivers.kubernetes.remote_secret import remote_variables
 from mlstack.drivers.kubernetes.settings import KubernetesSettings, read_settings
 from mlstack.drivers.local.capacity import amount_text, resources_of
 from mlstack.graph.graph import ResourceGraph
@@ -22,6 +24,7 @@ def check_pool(pool: Pool, graph: ResourceGraph, *, root: Path) -> Sequence[Diag
         return error.diagnostics
     return [
         *_check_settings(pool, settings),
+        *check_accelerators(pool, settings),
         *needs_of_target(pool, graph, root=root),
         *_check_together(pool, graph),
     ]
@@ -73,6 +76,10 @@ def _check_settings(pool: Pool, settings: KubernetesSettings) -> Iterator[Diagno
         yield _wrong(pool, "`ingress` and `gateway` are two ways to one endpoint; name one of them.")
     if settings.ingress is not None and not settings.ingress.host:
         yield _wrong(pool, "`ingress` names no `host`.")
+    try:
+        remote_variables(pool, settings)
+    except MlstackError as error:
+        yield from error.diagnostics
     if settings.cluster_queue and not settings.queue:
         yield _wrong(pool, "`cluster_queue` without `queue`: name the LocalQueue that is made for it.")
 

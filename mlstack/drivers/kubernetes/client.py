@@ -65,6 +65,14 @@ TYPES: dict[str, Type] = {
 """The types that mlstack knows by name: kind → type."""
 
 
+class Answer(NamedTuple):
+    """What was answered by what is behind the API server, or by that itself. Names of headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    data: bytes
+
+
 class Kube:
     """One API server, asked as one user.
 
@@ -178,6 +186,15 @@ class Kube:
         found = self._json("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
         return bool((found.get("status") or {}).get("allowed"))
 
+    def through_service(
+        self, service: str, namespace: str, port: str, path: str, *, body: bytes | None = None, within: float = 10.0
+    ) -> Answer:
+        """Ask what is behind a Service by way of the API server, and return whatever answer there is."""
+        place = f"{_path('Service', namespace, f'{service}:{port}')}/proxy{path}"
+        with self._explained():
+            found = self._send("GET" if body is None else "POST", place, raw=body, silence=within)
+        return Answer(found.status, {name.lower(): value for name, value in found.headers.items()}, found.data)
+
     # ------------------------------------------------------------------------------------------------ requests
 
     def _json(
@@ -228,6 +245,7 @@ class Kube:
         path: str,
         *,
         body: Manifest | None = None,
+        raw: bytes | None = None,
         query: Mapping[str, str] | None = None,
         form: str = "application/json",
         stream: bool = False,
@@ -237,14 +255,14 @@ class Kube:
 
         url = self.connection.server + path + (f"?{urlencode(query)}" if query else "")
         options: dict[str, Any] = {
-            "body": None if body is None else json.dumps(body).encode(),
+            "body": raw if body is None else json.dumps(body).encode(),
             "preload_content": not stream,
             "redirect": False,
             "timeout": Timeout(connect=CONNECTS_WITHIN, read=silence),
         }
         for renew in (False, True):
             headers = {"Accept": "application/json", "User-Agent": "mlstack"} | self._login.headers(renew=renew)
-            if body is not None:
+            if options["body"] is not None:
                 headers["Content-Type"] = form
             answer = self._urllib3().request(method, url, headers=headers, **options)
             if answer.status != 401 or renew or not self.connection.user.get("exec"):

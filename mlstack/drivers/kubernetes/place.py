@@ -85,32 +85,22 @@ def recorded_client(known: Mapping[str, Any], *, root: Path, address: Address | 
     return Kube(find_connection(settings, root=root, address=address), address=address)
 
 
-def gpu_name(pool: Pool, settings: KubernetesSettings) -> str:
-    """Return the resource under which the cluster's device plugin offers the accelerators of a pool."""
-    if settings.gpu_resource is not None:
-        return settings.gpu_resource
-    maker = pool.accelerator[0].partition("-")[0].lower() if pool.accelerator else "nvidia"
-    return _DEVICE_PLUGINS.get(maker, "nvidia.com/gpu")
+def pods_remote(settings: KubernetesSettings, spec: Spec, *, root: Path) -> dict[str, Any]:
+    """Return the remote as pods reach it (`runner.order.Remote`); empty where there is none that they could use."""
+    from dataclasses import asdict
 
-
-_DEVICE_PLUGINS = {
-    "nvidia": "nvidia.com/gpu",
-    "amd": "amd.com/gpu",
-    "intel": "gpu.intel.com/i915",
-    "habana": "habana.ai/gaudi",
-    "aws": "aws.amazon.com/neuron",
-    "google": "google.com/tpu",
-}
-"""Who makes an accelerator (its name's first word) → what device plugins call it."""
-
-
-def remote_endpoint(settings: KubernetesSettings, spec: Spec, *, root: Path) -> str:
-    """Return the URL of the object store as pods reach it; "" for the usual one of its provider."""
     from mlstack.drivers.dvc.remote_place import find_remote
     from mlstack.drivers.dvc.settings import read_settings as read_dvc
+    from mlstack.drivers.remote_run.remote import remote_for_runs
 
-    if settings.remote_url_inside:
-        return settings.remote_url_inside
     known = read_dvc(root)
-    place = find_remote(spec.remote, known, root)
-    return known.remotes.get(place.name, {}).get("endpointurl", "") if place is not None else ""
+    try:
+        place = find_remote(spec.remote, known, root)
+        if place is None:
+            return {}
+        found = asdict(remote_for_runs(place.url, known.remotes.get(place.name, {})))
+    except MlstackError:  # what is wrong with it is said where it is checked
+        return {}
+    if settings.remote_url_inside:
+        found["config"]["endpoint"] = settings.remote_url_inside
+    return found

@@ -8,7 +8,8 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Absent, Observation, Present, StepContext, Unreadable
 from mlstack.drivers.kubernetes.amounts import cpu_text, memory_text
 from mlstack.drivers.kubernetes.check_pools import check_pool
-from mlstack.drivers.kubernetes.place import gpu_name, place_of, pools_at, provider_of, recorded_client, remote_endpoint
+from mlstack.drivers.kubernetes.place import place_of, pods_remote, pools_at, provider_of, recorded_client
+from mlstack.drivers.kubernetes.placement import gpu_name
 from mlstack.drivers.kubernetes.pool_names import priority_class_name, service_account_name
 from mlstack.drivers.kubernetes.pool_objects import destination, pool_objects
 from mlstack.drivers.kubernetes.settings import KubernetesSettings, read_settings
@@ -113,7 +114,7 @@ class KubernetesPools:
         phase = ((found or {}).get("status") or {}).get("phase")
         if phase != "Active":
             raise MlstackError(_not_there(unit.address, place.namespace, phase))
-        return {"server": client.connection.server}
+        return {"api_server": client.connection.server}
 
     def explain(self, unit: Unit, problem: Diagnostic, context: StepContext) -> StepTrouble:
         """A pool runs nothing, so that there is nothing more to say."""
@@ -165,7 +166,7 @@ def _egress(settings: KubernetesSettings, spec: Spec, *, root: Path) -> list[str
     """Return what the pods may reach: the remote, and what the file says."""
     from urllib.parse import urlsplit
 
-    endpoint = remote_endpoint(settings, spec, root=root)
+    endpoint = pods_remote(settings, spec, root=root).get("config", {}).get("endpoint", "")
     found = set(settings.egress)
     if endpoint:
         place = urlsplit(endpoint)

@@ -10,21 +10,20 @@ from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, raise_errors
 from mlstack.drivers.base import Absent, NotChecked, Observation, Present, Say, StepContext
+from mlstack.drivers.local.endpoint_attributes import attributes_of, check_models
 from mlstack.drivers.local.endpoint_housing import Housing, Job, facts_of, name_of, recorded_server
-from mlstack.drivers.local.endpoint_overlay import server_digest
 from mlstack.drivers.local.endpoint_process import Health, ask_ready, connectable, machine_identity
 from mlstack.drivers.local.endpoint_processes import FindPython, Processes, locked_python
 from mlstack.drivers.local.endpoint_server import Running, endpoint_folder, is_ready, remove_others
-from mlstack.drivers.local.endpoint_start import digest_of, make_server, variant_version
+from mlstack.drivers.local.endpoint_start import digest_of, make_server
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Endpoint, Model, Pool, Resource, Variant
+from mlstack.spec.spec import Endpoint, Pool, Resource
 from mlstack.state.environment_folder import OWN_FOLDER, ensure_own_folder
 from mlstack.state.identity import host_name, now_iso
 from mlstack.state.state import Record
 
-FRAMEWORKS = ("sklearn", "python")
 LOOPBACK = "127.0.0.1"
 _NOT_OF_SERVERS = ("replicas", "port", "target")
 
@@ -71,18 +70,7 @@ class LocalEndpoints:
 
     def check(self, endpoint: Endpoint, graph: ResourceGraph | None = None) -> Sequence[Diagnostic]:
         """Say what this version cannot do for an endpoint on this machine, and what has no effect here."""
-        found = []
-        if len(endpoint.variants) > 1:
-            found.append(
-                Diagnostic(
-                    code="traffic-split-unsupported",
-                    summary="Several variants need a traffic split",
-                    detail=f"{endpoint.address} has {len(endpoint.variants)} variants; it needs a traffic split, which "
-                    "this version cannot do on this machine.",
-                    hint="Give it one `model`, or make an endpoint of its own for each variant.",
-                    address=endpoint.address,
-                )
-            )
+        found = [] if graph is None else list(check_models(endpoint, graph, where="on this machine"))
         if endpoint.replicas.min > 1:
             found.append(
                 Diagnostic(
@@ -96,18 +84,6 @@ class LocalEndpoints:
         host = self.listens_on(endpoint, graph) if graph is not None else LOOPBACK
         if not _is_loopback(host):
             found.append(_open_to_others(endpoint, host))
-        models = [graph.resources.get(variant.model) for variant in endpoint.variants.values()] if graph else []
-        found += [
-            Diagnostic(
-                code="framework-unsupported",
-                summary="This version cannot serve that framework",
-                detail=f'{model.address} has the framework "{model.framework}"; known are {", ".join(FRAMEWORKS)}.',
-                hint="Serve it with `framework: python` and a class of your own with `load` and `predict`.",
-                address=model.address,
-            )
-            for model in models
-            if isinstance(model, Model) and model.framework not in FRAMEWORKS
-        ]
         return found
 
     def desired(
@@ -115,17 +91,9 @@ class LocalEndpoints:
     ) -> dict[str, Any]:
         """Return the attributes that the endpoint should have; a model's version of None is known after apply."""
         endpoint = _as_endpoint(resource)
-        identity = graph.environments.get(endpoint.address)
         found: dict[str, Any] = {
-            "variants": {
-                name: _describe_variant(variant, graph, versions) for name, variant in endpoint.variants.items()
-            },
-            "python": identity.digest if identity is not None else "system",
-            "replicas": {"min": endpoint.replicas.min, "max": endpoint.replicas.max},
-            "env": {name: digest_of(value) for name, value in endpoint.env.items()} | dict.fromkeys(endpoint.computed),
-            "secrets": {name: secret.uri for name, secret in endpoint.secrets.items()},
+            **attributes_of(endpoint, graph, versions),
             "listen": self.listens_on(endpoint, graph),
-            "server": server_digest(),
             "target": self.target,
             **self.own_attributes(endpoint, graph),
         }
@@ -297,21 +265,6 @@ def _judge(health: Health | None, current: Running, record: Record) -> str | Non
     if health.version not in versions:
         return f"it serves version {health.version}, which is not the recorded one"
     return None
-
-
-def _describe_variant(variant: Variant, graph: ResourceGraph, versions: Mapping[Address, str | None]) -> dict[str, Any]:
-    model = graph.resources.get(variant.model)
-    found: dict[str, Any] = {
-        "model": variant.model,
-        "version": variant_version(variant, versions),
-        "framework": model.framework if isinstance(model, Model) else "",
-        "weight": variant.weight,
-    }
-    if isinstance(model, Model) and model.code is not None:
-        found["class"] = model.code
-        files = graph.model_code.get(variant.model, ())
-        found["code"] = digest_of([[file.path, file.digest.md5] for file in files])
-    return found
 
 
 def _check_is_here(record: Record) -> None:

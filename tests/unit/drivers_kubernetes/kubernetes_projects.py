@@ -7,6 +7,7 @@ from textwrap import dedent
 
 import yaml
 
+from mlstack import __version__
 from mlstack.drivers.stacks import Unit
 from mlstack.graph.digest_sources import digest_sources
 from mlstack.graph.graph import ResourceGraph
@@ -59,7 +60,9 @@ class _Plain(yaml.SafeDumper):
 def as_yaml(units: Iterable[Unit]) -> str:
     """Return the objects of units as people read them."""
     documents = [each.inputs for unit in units for each in unit.objects]
-    return "".join(f"---\n{yaml.dump(each, Dumper=_Plain, sort_keys=False, width=120)}" for each in documents)
+    text = "".join(f"---\n{yaml.dump(each, Dumper=_Plain, sort_keys=False, width=120)}" for each in documents)
+    told = 'server_version\\":\\"'
+    return text.replace(f"{told}{__version__}", f"{told}VERSION")
 
 
 def is_golden(name: str, text: str) -> bool:

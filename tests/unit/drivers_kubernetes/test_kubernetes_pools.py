@@ -8,7 +8,7 @@ import pytest
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.kubernetes.amounts import cpu_text, memory_text
 from mlstack.drivers.kubernetes.check_pools import check_pool
-from mlstack.drivers.kubernetes.place import gpu_name
+from mlstack.drivers.kubernetes.placement import gpu_name
 from mlstack.drivers.kubernetes.pools import KubernetesPools
 from mlstack.drivers.kubernetes.settings import KubernetesSettings
 from mlstack.drivers.stacks import StackDriver, Unit
