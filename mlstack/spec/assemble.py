@@ -7,6 +7,7 @@ from mlstack.spec.address import Address, Kind
 from mlstack.spec.build_computed import ComputedBuilder
 from mlstack.spec.build_images import ImageBuilder
 from mlstack.spec.build_places import LOCAL, PlaceBuilder
+from mlstack.spec.build_pulumi import build_pulumi
 from mlstack.spec.build_serving import ServingBuilder, build_dataset, check_url
 from mlstack.spec.build_signing import build_signing
 from mlstack.spec.build_stages import StageBuilder
@@ -62,6 +63,7 @@ def assemble(
         require_approval=settings.require_approval,
         required_version=file.required_version if file is not None else None,
         signing=build_signing(file, top.interpolated, faults) if file is not None else None,
+        pulumi=build_pulumi(file, top.interpolated, faults, environment=environment),
         environment_variables=tuple(sorted(interpolator.used)),
         read_files=dict(sorted(sources.digests.items())),
     )

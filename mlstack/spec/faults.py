@@ -73,6 +73,7 @@ SUMMARIES = {
     "model-and-variants": "Both a model and variants",
     "class-missing": "A Python model without a class",
     "class-not-used": "A class that is not used",
+    "pulumi-secrets-provider": "Nothing usable says how Pulumi encrypts",
     "secret-scheme": "A secret reference that is not supported",
     "url-scheme": "A URL that is not supported",
     "credentials-in-url": "Credentials in a URL",

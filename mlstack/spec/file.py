@@ -134,6 +134,31 @@ class SigningModel(Strict):
     )
 
 
+class SecretsProviderModel(Strict):
+    """How Pulumi encrypts values in its record: by a passphrase, or by a key of a cloud. One of them."""
+
+    url: Text | None = Field(
+        None,
+        description="A key: awskms://, azurekeyvault://, gcpkms://, hashivault://.",
+        examples=["awskms://alias/ml"],
+    )
+    passphrase: SecretModel | None = Field(
+        None, description="A passphrase, by reference.", examples=[{"secret": "env://PULUMI_PASSPHRASE"}]
+    )
+
+
+class PulumiModel(Strict):
+    """How Pulumi is used, which makes what is in clouds and clusters."""
+
+    secrets_provider: (
+        Annotated[SecretsProviderModel, Short("url", of=str, schema={"type": "string", "minLength": 1})] | None
+    ) = Field(
+        None,
+        description="How values in its record are encrypted. An environment with a `state` needs one.",
+        examples=[{"passphrase": {"secret": "env://PULUMI_PASSPHRASE"}}],
+    )
+
+
 class ComponentModel(Strict):
     """A part of a monorepo with its own folder."""
 
@@ -192,6 +217,7 @@ class EnvironmentModel(Strict):
         default=False, description="Refuse --yes: only a typed yes, a saved plan or `--approved DIGEST` is an approval."
     )
     targets: _Settings | None = Field(None, description="Settings of targets, merged over the file's.")
+    pulumi: PulumiModel | None = Field(None, description="How Pulumi is used here, in place of what the file says.")
     compute: dict[Name, EnvironmentPool | None] | None = Field(
         None, description="Pools, merged over the file's; a changed `target` replaces the pool whole."
     )
@@ -269,6 +295,11 @@ class File(Strict):
         None,
         description="Signatures of models and their provenance (needs `mlstack[sign]`).",
         examples=[{"key": {"secret": "env://SIGNING_KEY"}, "public_key": "keys/models.pub"}],
+    )
+    pulumi: PulumiModel | None = Field(
+        None,
+        description="How Pulumi is used.",
+        examples=[{"secrets_provider": {"passphrase": {"secret": "env://PULUMI_PASSPHRASE"}}}],
     )
     results: Literal["in-pull-request", "on-merge"] = Field(
         "in-pull-request",

@@ -248,6 +248,13 @@ class Signing(msgspec.Struct, frozen=True, kw_only=True):
     public_key: str | None = None
 
 
+class PulumiSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How Pulumi encrypts values in its record: by a passphrase or by a key (a URL). Neither where nobody said."""
+
+    passphrase: SecretRef | None = None
+    secrets_provider: str | None = None
+
+
 Resource = Pool | Image | Dataset | Stage | Model | Endpoint
 R = TypeVar("R", Pool, Image, Dataset, Stage, Model, Endpoint)
 
@@ -283,6 +290,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     require_approval: bool = False
     required_version: str | None = None
     signing: Signing | None = None
+    pulumi: PulumiSettings = PulumiSettings()
     environment_variables: tuple[str, ...] = ()
     read_files: dict[str, str] = {}
 

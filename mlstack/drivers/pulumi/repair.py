@@ -1,0 +1,139 @@
+"""What an update that was killed leaves behind: a lock of nobody's, and steps whose end was never written down.
+
+A lock may go when its engine cannot be at work any more. mlstack holds the environment's own lock around every update,
+so whoever made the lock is not an mlstack that goes on. What may still be there is an engine whose mlstack was killed:
+on this machine it is seen, and waited for; an engine without its mlstack ends by itself. A lock of another machine goes
+only if the record of calls, beside the stack, says that an mlstack had made it, whose lock has lapsed since. Locks of
+somebody else (`pulumi up` by hand) are left alone.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.pulumi.checkpoint import Checkpoint
+from mlstack.drivers.pulumi.names import object_name
+from mlstack.drivers.pulumi.place import BELOW, Place
+from mlstack.drivers.stacks import Unit
+
+PATIENCE = 120.0
+"""Seconds for which an engine of this machine that lost its mlstack is waited for."""
+_LOOKS = 0.2
+
+
+class _Lock(msgspec.Struct, frozen=True, kw_only=True):
+    pid: int = 0
+    username: str = ""
+    hostname: str = ""
+    timestamp: str = ""
+
+
+class _Call(msgspec.Struct, frozen=True, kw_only=True):
+    pid: int
+    hostname: str
+
+
+def note_call(place: Place, stack: str, pid: int) -> None:
+    """Write down which process works on a stack, before it can have locked it."""
+    record = _Call(pid=pid, hostname=socket.gethostname())
+    place.backend.replace(_key(stack), msgspec.json.encode(record), tag=None)
+
+
+def clear_locks(place: Place, stack: str, *, tell: Callable[[str], None] = lambda _: None) -> None:
+    """Remove locks of a stack whose engines are gone. Raises `MlstackError` for one that is not ours to remove."""
+    for key in place.records.keys(place.locks(stack)):
+        found = place.records.get(key) if key.endswith(".json") else None
+        if found is None:
+            continue
+        lock = msgspec.json.decode(found[0], type=_Lock)
+        where = place.records.location(key)
+        if lock.hostname == socket.gethostname():
+            _wait_for(lock, where, tell)
+        elif not _is_ours(lock, place, stack):
+            raise MlstackError(_locked(lock, where))
+        place.records.delete(key)
+
+
+def _key(stack: str) -> str:
+    return f"{BELOW}/call-{stack}.json"
+
+
+def _is_ours(lock: _Lock, place: Place, stack: str) -> bool:
+    found = place.backend.get(_key(stack))
+    if found is None:
+        return False
+    call = msgspec.json.decode(found[0], type=_Call)
+    return (call.pid, call.hostname) == (lock.pid, lock.hostname)
+
+
+def _wait_for(lock: _Lock, where: str, tell: Callable[[str], None]) -> None:
+    until = time.monotonic() + PATIENCE
+    told = False
+    while _is_at_work(lock):
+        if time.monotonic() > until:
+            raise MlstackError(_locked(lock, where))
+        if not told:
+            tell(f"waiting for an update that goes on without its mlstack (process {lock.pid})")
+            told = True
+        time.sleep(_LOOKS)
+
+
+def _is_at_work(lock: _Lock) -> bool:
+    from datetime import datetime
+
+    import psutil
+
+    try:
+        process = psutil.Process(lock.pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        made = datetime.fromisoformat(lock.timestamp).timestamp() if lock.timestamp else time.time()
+        return bool(process.create_time() <= made + 1 and "pulumi" in process.name())
+    except (psutil.NoSuchProcess, ValueError):
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def _locked(lock: _Lock, where: str) -> Diagnostic:
+    return Diagnostic(
+        code="stack-locked",
+        summary="Somebody else works on this Pulumi stack",
+        detail=f"{lock.username or 'somebody'} on {lock.hostname} (process {lock.pid}) since {lock.timestamp}; the "
+        f"lock is {where}. mlstack holds the environment's own lock, so it is not another mlstack.",
+        hint="Wait until it is done. If that process is gone, delete the file.",
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- pending steps
+
+
+def repaired(checkpoint: Checkpoint, units: Sequence[Unit]) -> bytes | None:
+    """Return the deployment to import in place of one with steps whose end is not known; None if there are none.
+
+    What was being updated or deleted is read anew by the update's refresh. What was being made may be there or not: if
+    the unit says by which ID its provider would know it (option `id`), it is noted as if it was, and the refresh drops
+    it if it is not. Without an ID it is made again.
+    """
+    pending = checkpoint.deployment.pending_operations
+    if not pending:
+        return None
+    ids = {object_name(unit.address, part.key): part.options.get("id", "") for unit in units for part in unit.objects}
+    whole = msgspec.json.decode(checkpoint.data)
+    deployment: dict[str, Any] = whole["checkpoint"]["latest"]
+    resources: list[dict[str, Any]] = deployment.setdefault("resources", [])
+    known = {each["urn"] for each in resources if not each.get("delete")}
+    for each in deployment.pop("pending_operations", None) or []:
+        resource = each["resource"]
+        identity = ids.get(resource["urn"].split("::", 3)[-1], "")
+        if each["type"] == "creating" and identity and resource["urn"] not in known:
+            resources.append(_as_made(resource, identity))
+    return msgspec.json.encode({"version": whole["version"], "deployment": deployment})
+
+
+def _as_made(resource: Mapping[str, Any], identity: str) -> dict[str, Any]:
+    return {**resource, "id": identity, "outputs": resource.get("inputs", {})}
