@@ -16,7 +16,7 @@ from mlstack.drivers.pulumi.checkpoint import Checkpoint, StackVersion
 from mlstack.drivers.pulumi.cli import Cli, find_cli, pulumi_home
 from mlstack.drivers.pulumi.encryption import Encryption, check_recorded, encryption_of, stack_settings
 from mlstack.drivers.pulumi.events import Event
-from mlstack.drivers.pulumi.place import BELOW, Place, backend_url, place_of_stacks
+from mlstack.drivers.pulumi.place import BELOW, Place, backend_url, folder_url, place_of_stacks
 from mlstack.drivers.pulumi.plugins import missing_plugins
 from mlstack.drivers.pulumi.process import Ended
 from mlstack.drivers.pulumi.progress import line_of
@@ -158,7 +158,7 @@ class PulumiEngine:
             record.parent.mkdir(parents=True)
             (folder / ".pulumi" / "meta.yaml").write_text("version: 1\n")
             record.write_bytes(checkpoint.data if checkpoint is not None else _empty(self._spec.project, stack))
-            calls = self._calls(stack, f"file://{folder}", folder / "work", encryption)
+            calls = self._calls(stack, folder_url(folder), folder / "work", encryption)
             calls.write_settings(stack_settings(encryption, checkpoint))
             yield calls
 

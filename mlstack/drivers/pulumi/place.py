@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -31,8 +31,6 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def work(self) -> Path:
         """The folder with the settings of project and stacks, which is written anew for every call."""
-        from urllib.parse import quote
-
         return self.root / OWN_FOLDER / "cache" / "pulumi" / quote(self.environment, safe="").replace(".", "%2E")
 
     def key(self, stack: str) -> str:
@@ -71,7 +69,7 @@ def place_of_stacks(spec: Spec, root: Path) -> Place:
 def backend_url(place: Place, environ: dict[str, str]) -> str:
     """Return Pulumi's name of the place. An object store's settings are those that mlstack itself uses."""
     if place.folder is not None:
-        return f"file://{place.folder / BELOW}"
+        return folder_url(place.folder / BELOW)
     scheme, _, rest = place.backend.location(BELOW).partition("://")
     match scheme:
         case "s3":
@@ -85,6 +83,15 @@ def backend_url(place: Place, environ: dict[str, str]) -> str:
             return f"azblob://{name}/{path}{_query(account)}"
         case _:
             return f"{scheme}://{rest}"
+
+
+def folder_url(folder: Path) -> str:
+    """Return Pulumi's name of a folder.
+
+    Without `metadata=skip` there is a second file beside each, which is not written atomically: an update that is
+    killed at that moment leaves a stack that no command opens again ("failed to load checkpoint: EOF").
+    """
+    return f"file://{quote(str(folder))}?metadata=skip"
 
 
 def _s3_settings(environ: dict[str, str]) -> dict[str, str]:

@@ -68,6 +68,8 @@ class Filed(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             return provider_pb2.CreateResponse(id="", properties=to_struct(inputs | {"made": _UNKNOWN}))
         self._obey("create", name, context)
+        if (self.folder / f"{name}.json").exists():
+            context.abort(grpc.StatusCode.ALREADY_EXISTS, f"{name} exists already")
         self._write(name, inputs)
         return provider_pb2.CreateResponse(id=name, properties=to_struct(self._outputs(name)))
 
