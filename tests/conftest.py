@@ -14,4 +14,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "person")
 # Stages say `python`, which not every machine with Python has: behind all else, the one that runs the tests.
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
 
-pytest_plugins = ["tests.engines.fixtures", "tests.engines.kubernetes"]  # real engines: tests/engines/README.md
+pytest_plugins = [
+    "tests.engines.fixtures",
+    "tests.engines.kubernetes",
+    "tests.engines.pulumi_filed.world",
+]  # real engines: tests/engines/README.md
