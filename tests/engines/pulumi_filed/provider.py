@@ -3,8 +3,8 @@
 
 Tests look at the folder, change files behind the engine's back, and tell the provider by `.orders/NAME.json` what shall
 happen to a resource: `{"fail": "create"}`, `{"slow": 2.0}`, `{"unreadable": true}`. It speaks the provider protocol
-with Pulumi's own stubs, and nothing in the product knows of it. Inputs: `name` (the ID), `kind` (a change replaces), and any
-other. `.calls` has one line for each call that changed something.
+with Pulumi's own stubs, and nothing in the product knows of it. Inputs: `name` (the ID), `kind` (a change replaces),
+and any other. `.calls` has one line for each call that changed something.
 """
 
 import json
