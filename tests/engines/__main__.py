@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 
-from tests.engines import control_plane, lifetime, session
+from tests.engines import control_plane, lifetime, node, session
 from tests.engines.check import check
 from tests.engines.daemons import DAEMONS
 from tests.engines.groups import GROUPS, Group, cannot_install, named
@@ -21,14 +21,17 @@ CANNOT = 3
 def up(groups: Iterable[Group]) -> None:
     """Start the engines of these groups and keep them until `down`; print what a shell needs to use them."""
     kept = lifetime.by_hand()
-    addresses = {name: lifetime.need(kept, name) for group in groups for name in group.daemons}
+    wanted = [each for group in groups for each in (*group.needs, group)]
+    addresses = {name: lifetime.need(kept, name) for group in wanted for name in group.daemons}
+    if "kubelet" in addresses:
+        node.let_pull(kept, addresses["registry"])
     show(kept)
     print()
     if "docker" in addresses:
         print(f"export DOCKER_HOST={addresses['docker']}")
     if "kube-apiserver" in addresses:
         print(f"export KUBECONFIG={control_plane.kubeconfig(kept)}")
-    folders = [str(tool.folder) for group in groups for tool in group.tools]
+    folders = dict.fromkeys(str(tool.folder) for group in wanted for tool in group.tools)
     print(f"export PATH={':'.join(folders)}:$PATH")
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import docker
 from docker.errors import DockerException
 
-from tests.engines import base_image, lifetime
+from tests.engines import base_image, lifetime, node
 from tests.engines.go_tools import BUILDKIT, PULUMI
-from tests.engines.groups import DOCKER, KUBERNETES_API, PULUMI_CLI, Group
+from tests.engines.groups import DOCKER, KUBERNETES_API, KUBERNETES_NODE, PULUMI_CLI, Group
 from tests.engines.kube_client import KubernetesError, kube_api_of
 from tests.engines.kubernetes import PlayedNodes
 from tests.engines.processes import EngineError
 from tests.engines.session import Session
 
-ANSWERS_WITHIN = 60.0
+ANSWERS_WITHIN = 120.0
 LIMIT = 64 << 20
 # Prints the memory that it may have, in the words of both generations of cgroups, and then waits for a caller.
 SERVER = """
@@ -73,7 +73,7 @@ def _check_containers(client: "docker.DockerClient", image: str) -> None:
     try:
         container.reload()
         port = int(container.ports["8000/tcp"][0]["HostPort"])
-        _wait_until_answered(port)
+        _wait_until_answered("127.0.0.1", port)
         said = container.logs(stdout=True, stderr=False).decode().split()
     finally:
         container.remove(force=True)
@@ -81,18 +81,18 @@ def _check_containers(client: "docker.DockerClient", image: str) -> None:
         raise EngineError(f"A container was to have {LIMIT} bytes of memory, and says: {said}")
 
 
-def _wait_until_answered(port: int) -> None:
+def _wait_until_answered(host: str, port: int) -> None:
     until = time.monotonic() + ANSWERS_WITHIN
     while True:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+            with socket.create_connection((host, port), timeout=5) as connection:
                 connection.sendall(b"GET /etc/debian_version HTTP/1.0\r\n\r\n")
                 if connection.recv(16).startswith(b"HTTP/"):
                     return
         except OSError:  # Docker's proxy listens before the server in the container does
             pass
         if time.monotonic() > until:
-            raise EngineError(f"The published port of a container does not answer within {ANSWERS_WITHIN:.0f} s")
+            raise EngineError(f"Port {port} of {host} does not answer within {ANSWERS_WITHIN:.0f} s")
         time.sleep(0.1)
 
 
@@ -118,6 +118,35 @@ def _check_kubernetes(session: Session) -> None:
         raise EngineError(f"Kubernetes plays no Job: {error}") from error
 
 
+def _check_node(session: Session) -> None:
+    """A pod runs for real, and its Service answers on this machine."""
+    registry = lifetime.need(session, "registry")
+    node.let_pull(session, registry)
+    api = kube_api_of(session)
+    image = f"{registry}/{base_image.REPOSITORY}:{base_image.TAG}"
+    labels = {"app": "real"}
+    limits = {"limits": {"memory": str(LIMIT)}}
+    container = {"name": "main", "image": image, "command": ["sh", "-c", SERVER], "resources": limits}
+    pod = {"metadata": {"name": "real", "labels": labels}, "spec": {"containers": [container]}}
+    service = {"metadata": {"name": "real"}, "spec": {"selector": labels, "ports": [{"port": 8000}]}}
+    try:
+        api.make_namespace("check-node")
+        api.call("POST", "/api/v1/namespaces/check-node/pods", pod)
+        made = api.call("POST", "/api/v1/namespaces/check-node/services", service)
+        api.wait(
+            "/api/v1/namespaces/check-node/pods/real",
+            lambda found: found["status"].get("phase") == "Running",
+            seconds=ANSWERS_WITHIN,
+        )
+        _wait_until_answered(made["spec"]["clusterIP"], 8000)
+        said = api.kubectl("logs", "--namespace=check-node", "real").split()
+    except (KubernetesError, TimeoutError, subprocess.CalledProcessError) as error:
+        events = api.kubectl("get", "events", "--namespace=check-node")
+        raise EngineError(f"No pod runs for real: {error}\n{events}") from error
+    if said[:1] != [str(LIMIT)]:
+        raise EngineError(f"A pod was to have {LIMIT} bytes of memory, and says: {said}")
+
+
 def _check_pulumi(_: Session) -> None:
     subprocess.run([PULUMI.program("pulumi"), "version"], stdout=subprocess.DEVNULL, check=True)
 
@@ -125,5 +154,6 @@ def _check_pulumi(_: Session) -> None:
 CHECKS: dict[Group, Callable[[Session], None]] = {
     DOCKER: _check_docker,
     KUBERNETES_API: _check_kubernetes,
+    KUBERNETES_NODE: _check_node,
     PULUMI_CLI: _check_pulumi,
 }

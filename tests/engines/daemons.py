@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.engines import base_image, control_plane, network, processes
+from tests.engines import base_image, control_plane, network, node, processes
 from tests.engines.go_tools import BUILDKIT
 from tests.engines.network import SYSTEM
 from tests.engines.ports import on_a_free_port
@@ -166,5 +166,9 @@ DAEMONS = {  # in an order in which they can be started
         Daemon("kube-controller-manager", control_plane.start_controller_manager, ("kube-apiserver",)),
         Daemon("kube-scheduler", control_plane.start_scheduler, ("kube-apiserver",)),
         Daemon("kwok", control_plane.start_kwok, ("kube-apiserver",)),
+        Daemon("containerd", node.start_containerd),
+        Daemon("coredns", node.start_dns, ("kube-apiserver", "containerd")),
+        Daemon("kubelet", node.start_kubelet, ("kube-controller-manager", "kube-scheduler", "containerd")),
+        Daemon("kube-proxy", node.start_proxy, ("kubelet",)),  # it is well once its node is there
     )
 }

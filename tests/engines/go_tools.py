@@ -49,6 +49,7 @@ class GoTool:
 
 BUILDKIT = GoTool("buildkit", "v0.19.0", ("buildkitd", "buildctl"), "github.com/moby/buildkit/version.Version")
 BUILDX = GoTool("buildx", "v0.19.3", ("buildx",), "github.com/docker/buildx/version.Version")
+COREDNS = GoTool("coredns", "v1.14.3", ("coredns",))
 ETCD = GoTool("etcd", "v3.6.5", ("server",))
 KUBERNETES = GoTool(
     "kubernetes",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.engines import base_image, packages
-from tests.engines.go_tools import BUILDKIT, BUILDX, ETCD, KUBERNETES, KWOK, PULUMI, GoTool
+from tests.engines.go_tools import BUILDKIT, BUILDX, COREDNS, ETCD, KUBERNETES, KWOK, PAUSE, PULUMI, GoTool
 
 NOT_INSTALLED = "not installed; `make engines` does that"
 
@@ -59,9 +59,17 @@ KUBERNETES_API = Group(
     tools=(ETCD, KUBERNETES, KWOK),
     daemons=("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"),
 )
+KUBERNETES_NODE = Group(
+    "node",
+    packages=("containerd", "containernetworking-plugins", "iproute2", "iptables", "mount", "runc", "util-linux"),
+    tools=(COREDNS, PAUSE),
+    daemons=("containerd", "coredns", "kubelet", "kube-proxy"),
+    needs=(DOCKER, KUBERNETES_API),
+    root=True,
+)
 PULUMI_CLI = Group("pulumi", tools=(PULUMI,))
 
-GROUPS = (DOCKER, KUBERNETES_API, PULUMI_CLI)
+GROUPS = (DOCKER, KUBERNETES_API, KUBERNETES_NODE, PULUMI_CLI)
 """In an order in which they can be installed."""
 
 

@@ -1,4 +1,4 @@
-"""Fixtures: a real control plane, played nodes, and Pulumi's program."""
+"""Fixtures: a real control plane, a real node, played ones, and Pulumi's program."""
 
 import secrets
 from collections.abc import Iterator
@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.engines import control_plane
+from tests.engines import control_plane, node
+from tests.engines.addresses import addresses
 from tests.engines.fixtures import engine, session_with
 from tests.engines.go_tools import PULUMI
-from tests.engines.groups import KUBERNETES_API, PULUMI_CLI
+from tests.engines.groups import KUBERNETES_API, KUBERNETES_NODE, PULUMI_CLI
 from tests.engines.kube_client import KubeApi, kube_api_of
 from tests.engines.pulumi_kubernetes.install import make_home
+from tests.engines.session import Session
 
 TITLE = "Kubernetes"
 
@@ -46,7 +48,7 @@ class PlayedNodes:
         room = {"cpu": "32", "memory": "256Gi", "pods": "110", **(capacity or {})}
         for _ in range(count):
             name = f"{self.label.removeprefix('tests/')}-{secrets.token_hex(4)}"
-            node = {
+            made = {
                 "apiVersion": "v1",
                 "kind": "Node",
                 "metadata": {
@@ -58,13 +60,13 @@ class PlayedNodes:
                 "spec": {"taints": [{"key": self.label, "value": "played", "effect": "NoSchedule"}]},
                 "status": {"capacity": room, "allocatable": room},
             }
-            self.api.call("POST", "/api/v1/nodes", node)
+            self.api.call("POST", "/api/v1/nodes", made)
 
     def wait_until_ready(self) -> list[dict[str, Any]]:
         """Wait until the control plane takes them for ready; returns them."""
 
         def ready(found: dict[str, Any]) -> bool:
-            conditions = [node["status"].get("conditions", []) for node in found["items"]]
+            conditions = [each["status"].get("conditions", []) for each in found["items"]]
             return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
 
         return list(self.api.wait(f"/api/v1/nodes?labelSelector={self.label}", ready)["items"])
@@ -108,3 +110,30 @@ def pulumi_cli() -> Path:
 def pulumi_home(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """A PULUMI_HOME with the plugin for Kubernetes: the tests' stand-in, or the program that `--provider` names."""
     return make_home(tmp_path_factory.mktemp("pulumi-home"), pytestconfig.getoption("--provider"))
+
+
+@dataclass(frozen=True)
+class KubeNode:
+    """A node on which pods run for real: nothing is played, and what they need they take from this machine."""
+
+    name: str
+    """For `nodeName`, or for a `nodeSelector` by `kubernetes.io/hostname`."""
+    machine: str
+    """The address of this machine as pods see it. What listens on the loopback answers there, also to this machine."""
+    session: Session
+
+    def let_pull(self, registry: str) -> None:
+        """Let pods take images from a further registry (`localhost:port`, plain http); `registry` is known."""
+        node.let_pull(self.session, registry)
+
+
+@pytest.fixture(scope="session")
+def kube_node(kube_api: KubeApi, registry: str) -> KubeNode:
+    """A real node of the cluster `kube_api`, shared by all tests of a run. The addresses of pods and of Services answer
+    on this machine; in pods the names of Services do, too."""
+    used = session_with("Kubernetes node", KUBERNETES_NODE)
+    for name in KUBERNETES_NODE.daemons:
+        engine(name, "Kubernetes node", KUBERNETES_NODE)
+    made = KubeNode(control_plane.node_name(used), str(addresses(used).machine), used)
+    made.let_pull(registry)
+    return made

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from tests.engines import leftovers, network, processes, session
+from tests.engines import leftovers, network, node, processes, session
 from tests.engines.daemons import DAEMONS
 from tests.engines.session import Session, machine_lock
 
@@ -73,6 +73,7 @@ def end(ended: Session) -> list[str]:
         processes.stop(ended, name)
     leftovers.remove(ended)
     network.remove(ended)
+    node.remove(ended)
     shutil.rmtree(ended.data, ignore_errors=True)
     shutil.rmtree(ended.folder, ignore_errors=True)
     if (alive := _held.pop(ended.folder, None)) is not None:

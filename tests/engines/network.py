@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -94,8 +94,8 @@ def iptables(*words: str, missing_ok: bool = False) -> str:
     return run(["iptables", "--wait", "30", *words], missing_ok=missing_ok)
 
 
-def run(command: list[str], *, missing_ok: bool = False) -> str:
+def run(command: Sequence[str | Path], *, missing_ok: bool = False) -> str:
     done = subprocess.run(command, env=SYSTEM, capture_output=True, text=True, check=False)
     if done.returncode and not missing_ok:
-        raise EngineError(f"`{' '.join(command)}` says: {(done.stderr or done.stdout).strip()}")
+        raise EngineError(f"`{' '.join(map(str, command))}` says: {(done.stderr or done.stdout).strip()}")
     return done.stdout

@@ -1,4 +1,4 @@
-// CoreDNS with the four plugins that the names of one cluster need, instead of all sixty.
+// CoreDNS with the few plugins that the names of one cluster need, instead of all sixty.
 package main
 
 import (
@@ -9,9 +9,10 @@ import (
 	_ "github.com/coredns/coredns/plugin/errors"
 	_ "github.com/coredns/coredns/plugin/forward"
 	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
 )
 
 func main() {
-	dnsserver.Directives = []string{"bind", "errors", "cache", "kubernetes", "forward"}
+	dnsserver.Directives = []string{"bind", "errors", "ready", "cache", "kubernetes", "forward"}
 	coremain.Run()
 }
