@@ -1,7 +1,7 @@
 """`mlstack apply`: carry out a plan, a saved one or one made now."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
@@ -39,6 +39,8 @@ def apply(
     target: options.Targets = None,
     exclude: options.Excludes = None,
     replace: options.Replaces = None,
+    allow_replace: options.AllowReplaces = None,
+    allow_delete: options.AllowDeletes = None,
     refresh: options.Refresh = True,
     refresh_only: options.RefreshOnly = False,
     parallelism: options.Parallelism = None,
@@ -58,31 +60,48 @@ def apply(
     or nothing if the world has moved since. After a failure or an interruption, apply again: what is done stays done.
     """
     settings = settings_of(context)
-    saved = _saved(planfile, bool(target or exclude or replace or refresh_only or not refresh))
+    options_of_plan = _PlanOptions(
+        target=target,
+        exclude=exclude,
+        replace=replace,
+        allow_replace=allow_replace,
+        allow_delete=allow_delete,
+        refresh_only=refresh_only,
+    )
+    saved = _saved(planfile, any(options_of_plan.values()) or not refresh)
     project = open_project(settings)
     require_initialised(project.root)
     with locked(settings, project, operation="apply", lock_timeout=lock_timeout) as lock:
         # What was read before the lock was ours may be old by now.
         project = open_project(settings)
-        scope = (
-            saved.scope
-            if saved is not None
-            else build_scope(
-                project, target=target, exclude=exclude, replace=replace, refresh=refresh, refresh_only=refresh_only
-            )
-        )
+        scope = saved.scope if saved is not None else build_scope(project, refresh=refresh, **options_of_plan)
         planned = _plan(settings, project, scope, saved, locked=settings.ci if locked_ is None else locked_)
         how = Approval(yes=yes, digest=approved, is_saved=saved is not None).obtain(
             settings, project.spec, planned.plan
         )
-        operation, most = "destroy" if scope.destroy else "apply", parallelism or DEFAULT_PARALLELISM
         order = Order(
-            operation=operation, parallelism=most, json_into=json_into, because=because, push=push, approval=how
+            operation="destroy" if scope.destroy else "apply",
+            parallelism=parallelism or DEFAULT_PARALLELISM,
+            json_into=json_into,
+            because=because,
+            push=push,
+            approval=how,
         )
         code = carry_out(settings, project, planned, lock=lock, order=order)
         code = share_results(settings, project, planned, code=code, push=push, pull=pull)
         keep_results(project, planned.plan, commit=commit and code == ExitCode.OK, operation="mlstack apply")
         return code
+
+
+class _PlanOptions(TypedDict):
+    """What a person may choose when planning, and not with a saved plan."""
+
+    target: list[str] | None
+    exclude: list[str] | None
+    replace: list[str] | None
+    allow_replace: list[str] | None
+    allow_delete: list[str] | None
+    refresh_only: bool
 
 
 def _plan(settings: Settings, project: Project, scope: Scope, saved: Plan | None, *, locked: bool) -> Planned:

@@ -23,6 +23,7 @@ from mlstack.cli.settings import settings_of
 def destroy(
     context: typer.Context,
     target: options.Targets = None,
+    allow_delete: options.AllowDeletes = None,
     parallelism: options.Parallelism = None,
     lock_timeout: options.LockTimeout = "0s",
     approved: options.Approved = "",
@@ -37,7 +38,7 @@ def destroy(
     project = open_project(settings)
     with locked(settings, project, operation="destroy", lock_timeout=lock_timeout) as lock:
         project = open_project(settings)
-        scope = build_scope(project, target=target, exclude=None, replace=None, destroy=True)
+        scope = build_scope(project, target=target, exclude=None, replace=None, allow_delete=allow_delete, destroy=True)
         planned = make_plan(project, scope)
         refuse_errored(planned)
         show_before(settings, planned)

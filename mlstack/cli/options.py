@@ -43,6 +43,24 @@ Replaces = Annotated[
     list[str] | None,
     typer.Option("--replace", metavar="ADDR", help="Make this anew. Repeatable.", autocompletion=complete_address),
 ]
+AllowReplaces = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-replace",
+        metavar="ADDR",
+        help="Let this be replaced although it is protected. Repeatable.",
+        autocompletion=complete_address,
+    ),
+]
+AllowDeletes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-delete",
+        metavar="ADDR",
+        help="Let this be destroyed although it is protected. Repeatable.",
+        autocompletion=complete_address,
+    ),
+]
 Refresh = Annotated[bool, typer.Option("--refresh/--no-refresh", help="Ask the world what is there.")]
 RefreshOnly = Annotated[bool, typer.Option("--refresh-only", help="Only take in what changed outside of mlstack.")]
 Destroy = Annotated[bool, typer.Option("--destroy", help="Plan to take everything down.")]

@@ -27,6 +27,8 @@ def plan(
     target: options.Targets = None,
     exclude: options.Excludes = None,
     replace: options.Replaces = None,
+    allow_replace: options.AllowReplaces = None,
+    allow_delete: options.AllowDeletes = None,
     destroy: options.Destroy = False,
     refresh: options.Refresh = True,
     refresh_only: options.RefreshOnly = False,
@@ -50,6 +52,8 @@ def plan(
         target=target,
         exclude=exclude,
         replace=replace,
+        allow_replace=allow_replace,
+        allow_delete=allow_delete,
         destroy=destroy,
         refresh=refresh,
         refresh_only=refresh_only,
@@ -81,6 +85,8 @@ def build_scope(
     target: list[str] | None,
     exclude: list[str] | None,
     replace: list[str] | None,
+    allow_replace: list[str] | None = None,
+    allow_delete: list[str] | None = None,
     destroy: bool = False,
     refresh: bool = True,
     refresh_only: bool = False,
@@ -107,7 +113,7 @@ def build_scope(
             exit_code=ExitCode.USAGE,
         )
     recorded: tuple[Address, ...] = ()
-    if target or exclude:
+    if target or exclude or allow_delete:
         # What is recorded and not declared any more can be named too.
         reader = project.reader()
         recorded = undeclared(
@@ -117,6 +123,8 @@ def build_scope(
         targets=expand_addresses(target or (), project.graph, option="--target", recorded=recorded),
         excludes=expand_addresses(exclude or (), project.graph, option="--exclude", recorded=recorded),
         replace=expand_addresses(replace or (), project.graph, option="--replace"),
+        allow_replace=expand_addresses(allow_replace or (), project.graph, option="--allow-replace"),
+        allow_delete=expand_addresses(allow_delete or (), project.graph, option="--allow-delete", recorded=recorded),
         destroy=destroy,
         refresh=refresh,
         refresh_only=refresh_only,

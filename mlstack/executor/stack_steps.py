@@ -42,6 +42,7 @@ def make_in_stack(
         version=record.version + 1 if record is not None else 1,
         attributes={**desired, **facts},
         needs=work.graph.needs.get(change.address, ()),
+        protect=resource.protect,
     )
     work.waves.settled(brought)
     return Outcome(record=with_unit(made, brought), detail=str(facts.get("url", "")))

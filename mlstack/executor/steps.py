@@ -232,6 +232,9 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     )
     if actual.action is Action.NO_OP and change.action is Action.MOVE:
         return Outcome(record=record, detail=f"was {change.previous_address}")
+    if actual.action is Action.NO_OP and record is not None and record.protect is not endpoint.protect:
+        kept = msgspec.structs.replace(record, protect=endpoint.protect, version=record.version + 1)
+        return Outcome(record=kept, detail="protected" if kept.protect else "not protected any more")
     if actual.action is Action.NO_OP:
         work.refine(change, Action.NO_OP, "what it needs turned out to be the same")
         return Outcome(record=record, detail="unchanged")
@@ -240,7 +243,8 @@ def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:
     _have_models(work, change, endpoint)
     made = _make_endpoint(work, actual, endpoint, record, driver)
     version = record.version + 1 if record is not None else 1
-    made = msgspec.structs.replace(made, version=version, needs=work.graph.needs.get(change.address, ()))
+    needs = work.graph.needs.get(change.address, ())
+    made = msgspec.structs.replace(made, version=version, needs=needs, protect=endpoint.protect)
     return Outcome(record=made, detail=str(made.attributes.get("url", "")))
 
 

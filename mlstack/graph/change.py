@@ -89,6 +89,13 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     after: Any = None
 
 
+class Affected(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that stands on what a row ends: a live endpoint with its share of the requests, a run."""
+
+    address: Address
+    what: str
+
+
 class FieldDiff(msgspec.Struct, frozen=True, kw_only=True):
     """One attribute that differs. With `unknown`, `after` is known only after apply."""
 
@@ -107,7 +114,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     known to lead to: empty when they are known only after apply. `drift` marks what changed outside mlstack.
     `note` says how it would be done, which nobody approves ("docker buildx" builds it). `parts` are the provider's own
     resources behind this address. `up_to` is the most that may be done instead, should something upstream that always
-    runs give something else; it is approved with the row.
+    runs give something else; it is approved with the row. `affects` is what stands on what this ends.
     """
 
     address: Address
@@ -126,6 +133,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     previous_address: Address | None = None
     parts: tuple["Change", ...] = ()
     up_to: Action | None = None
+    affects: tuple[Affected, ...] = ()
 
     @property
     def pending(self) -> bool:

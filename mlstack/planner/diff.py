@@ -26,6 +26,7 @@ from mlstack.planner.models import behind_gates, check_gates, diff_model, judge
 from mlstack.planner.moves import reading_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
 from mlstack.planner.removed import hint_renames, removed_rows
+from mlstack.planner.safety import check_protected, with_affected
 from mlstack.planner.scope import select
 from mlstack.planner.stacks import AskStacks, StackQuestion, lay_over, left_in_stack, no_stacks, only_drift
 from mlstack.planner.stages import StageView, decide_stage, stage_row
@@ -118,8 +119,11 @@ class _Walk:
         self._ask_stacks(ask_stacks)
         self.changes |= self._images(look_at)
         self.diagnostics.extend(hint_renames(self.changes, self.views, self.readings))
+        rows = (self.changes[address] for address in sorted(self.changes))
+        changes = with_affected(rows, self.graph, self.records, self.readings.running)
+        self.diagnostics.extend(check_protected(changes, self.graph, self.records, self.scope))
         return Diffed(
-            changes=tuple(self.changes[address] for address in sorted(self.changes)),
+            changes=changes,
             known=self.known,
             versions=self.versions,
             views=self.views,
@@ -131,7 +135,7 @@ class _Walk:
         resource = self.graph.resources[address]
         match resource:
             case Pool():
-                return self._standing(address, lambda: self.describe(resource, {}))
+                return self._standing(resource, lambda: self.describe(resource, {}))
             case Image():
                 return _no_op(address, Kind.IMAGE, ReasonCode.NOT_NEEDED)  # decided after those that run in it
             case Dataset():
@@ -247,11 +251,12 @@ class _Walk:
 
     def _endpoint(self, endpoint: Endpoint) -> Change:
         filled = fill_endpoint(endpoint, self.graph, self._known_outputs())
-        change = self._standing(endpoint.address, lambda: self.describe(filled, self.versions))
+        change = self._standing(endpoint, lambda: self.describe(filled, self.versions))
         return change if self.scope.destroy or self.scope.refresh_only else behind_gates(change, self.changes)
 
-    def _standing(self, address: Address, describe: Callable[[], Mapping[str, Any] | None]) -> Change:
+    def _standing(self, resource: Endpoint | Pool, describe: Callable[[], Mapping[str, Any] | None]) -> Change:
         """Return the row of an endpoint or pool, and note what stacks would have to hold for it."""
+        address = resource.address
         found = diff_standing(
             address,
             scope=self.scope,
@@ -260,6 +265,7 @@ class _Walk:
             observe=self._observed,
             describe=describe,
             needs=self.graph.needs.get(address, ()),
+            protect=resource.protect,
         )
         if found.source is not None:
             self.moved.add(found.source)

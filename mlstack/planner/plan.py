@@ -20,6 +20,8 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True):
     destroy: bool = False
     refresh: bool = True
     refresh_only: bool = False
+    allow_replace: tuple[Address, ...] = ()
+    allow_delete: tuple[Address, ...] = ()
 
     @property
     def partial(self) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from mlstack.drivers.base import Absent, Observation
-from mlstack.graph.change import Action, Change, Reason, ReasonCode
+from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.planner.moves import record_before_move
 from mlstack.planner.plan import Scope
 from mlstack.planner.resources import attributes_of, delete_row, diff_resource
@@ -33,6 +33,7 @@ def diff_standing(
     observe: Callable[[Address], Observation],
     describe: Callable[[], Attributes | None],
     needs: tuple[Address, ...],
+    protect: bool = False,
 ) -> Standing:
     """Compare one thing with its record and with what is there.
 
@@ -63,7 +64,19 @@ def diff_standing(
         reason = Reason(code=ReasonCode.MOVED, subject=source)
         change = msgspec.structs.replace(change, action=Action.MOVE, reasons=(reason,))
     change = msgspec.structs.replace(change, needs=needs, previous_address=source)
+    if record is not None and record.protect is not protect:
+        change = _with_protection(change, before=record.protect, after=protect)
     return Standing(change=change, source=source, desired=dict(desired))
+
+
+def _with_protection(change: Change, *, before: bool, after: bool) -> Change:
+    """Add that it is, or is not, protected from now on: that alone only has to be recorded."""
+    field = FieldDiff(path="protect", before=before, after=after)
+    changed = msgspec.structs.replace(change, fields=(*change.fields, field))
+    if change.action is not Action.NO_OP:
+        return changed
+    reason = Reason(code=ReasonCode.SETTING_CHANGED, subject="protect", before=before, after=after)
+    return msgspec.structs.replace(changed, action=Action.UPDATE, reasons=(reason,))
 
 
 def _refreshed(address: Address, record: Record | None, observation: Observation) -> Change:

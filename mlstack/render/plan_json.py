@@ -51,6 +51,8 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "destroy": plan.scope.destroy,
             "refresh": plan.scope.refresh,
             "refresh_only": plan.scope.refresh_only,
+            "allow_replace": list(plan.scope.allow_replace),
+            "allow_delete": list(plan.scope.allow_delete),
             "partial": plan.scope.partial,
         },
         "applyable": bool(plan.pending) and not plan.errored,
@@ -117,6 +119,8 @@ def change_object(change: Change) -> dict[str, Any]:
         found["not_checked"] = change.not_checked
     if change.previous_address is not None:
         found["previous_address"] = change.previous_address
+    if change.affects:
+        found["affects"] = [{"address": each.address, "what": each.what} for each in change.affects]
     if change.parts:
         found["parts"] = [change_object(part) for part in change.parts]
     return found

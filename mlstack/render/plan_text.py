@@ -172,6 +172,8 @@ def _group(group: Group, style: Style, *, full: bool) -> list[str]:
     lines.extend(_body(change, style, grouped=group.count > 1, full=full))
     for part in change.parts:
         lines.extend(_part(part, style, full=full))
+    for each in change.affects:
+        lines.append(f"      {style.paint('!', 'warning')} {plain(each.address)} stands on it: {plain(each.what)}")
     return lines
 
 

@@ -47,6 +47,7 @@ class PlaceBuilder:
             nodes=read_range(model.nodes, node.get("nodes") if node else None, self.faults),
             limits=read_resources(model.limits),
             each=read_resources(model.each),
+            protect=bool(model.protect),
         )
 
     def pool_of(self, written: str | None, node: Node, scope: Scope, *, by: str, silent: bool = False) -> Address:

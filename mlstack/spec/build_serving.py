@@ -195,6 +195,7 @@ class ServingBuilder:
             replicas=read_range(model.replicas, node.get("replicas"), self.faults, least=1) or Range(1, 1),
             resources=read_resources(model.resources),
             port=model.port,
+            protect=bool(model.protect),
             description=(model.description or "").strip(),
         )
 

@@ -23,6 +23,9 @@ class RangeModel(Strict):
 RangeField = Annotated[RangeModel, Short("min", "max", of=int, schema=_COUNT)]
 
 
+_PROTECT = "It is destroyed or replaced only with --allow-delete or --allow-replace and its address."
+
+
 class PoolModel(Strict):
     """A place where things run."""
 
@@ -44,6 +47,7 @@ class PoolModel(Strict):
     each: ResourcesModel | None = Field(
         None, description="What one run or replica gets unless it says otherwise.", examples=[{"gpu": 1}]
     )
+    protect: bool | None = Field(None, description=_PROTECT, examples=[True])
 
 
 class DatasetModel(Strict):
@@ -119,6 +123,7 @@ class EndpointModel(Strict):
     env: Environ | None = Field(
         None, description="Environment variables: texts, or {secret: …}.", examples=[{"LOG": "info"}]
     )
+    protect: bool | None = Field(None, description=_PROTECT, examples=[True])
 
 
 class SigningModel(Strict):

@@ -82,7 +82,10 @@ class Image(msgspec.Struct, frozen=True, kw_only=True, tag="image"):
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True, tag="pool"):
-    """A place where things run. `limits` bounds the whole pool, `each` is what one run or replica gets by default."""
+    """A place where things run. `limits` bounds the whole pool, `each` is what one run or replica gets by default.
+
+    With `protect`, it goes or is made anew only if somebody names it.
+    """
 
     address: Address
     target: str = "local"
@@ -92,6 +95,7 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True, tag="pool"):
     nodes: Range | None = None
     limits: Resources = Resources()
     each: Resources = Resources()
+    protect: bool = False
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True, tag="dataset"):
@@ -221,7 +225,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
     """A served model. `port` None: a free one is chosen once and kept. `image` is what its container is made from.
 
     `computed` are variables whose values other resources give. Who plans or applies puts those that are known into
-    `env` first, so a driver finds in `computed` only what is known after apply.
+    `env` first, so a driver finds in `computed` only what is known after apply. `protect` is as in `Pool`.
     """
 
     address: Address
@@ -235,6 +239,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
     replicas: Range = Range(1, 1)
     resources: Resources = Resources()
     port: int | None = None
+    protect: bool = False
     description: str = ""
 
 
