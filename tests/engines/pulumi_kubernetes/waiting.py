@@ -69,17 +69,19 @@ class Wait:
             NotReadyError: it was not in time, or the wait was cancelled.
         """
         name, path = self.obj["metadata"]["name"], self.cluster.path_of(self.obj, self.obj["metadata"]["name"])
-        deadline, pause, live = time.monotonic() + self.timeout, 0.1, self.obj
+        deadline, pause, live, ended = time.monotonic() + self.timeout, 0.1, self.obj, ""
         while True:
             verdict = look(self, live)
             if verdict.ready:
                 return live
-            if time.monotonic() + pause > deadline:
-                raise NotReadyError(f"'{name}' timed out waiting to be Ready", live, verdict.reasons)
-            if self.cancelled.wait(pause):
-                raise NotReadyError(f'Resource operation was cancelled for "{name}"', live, verdict.reasons)
+            if ended:
+                raise NotReadyError(ended, live, verdict.reasons)
+            if self.cancelled.wait(max(0.0, min(pause, deadline - time.monotonic()))):
+                ended = f'Resource operation was cancelled for "{name}"'
+            elif time.monotonic() >= deadline:
+                ended = f"'{name}' timed out waiting to be Ready"
             pause = min(pause * 1.5, 1.0)
-            live = self.cluster.request("GET", path)
+            live = self.cluster.request("GET", path)  # once more after the end: the error says how it is then
 
 
 def timeout_of(inputs: Object, custom: float) -> float:
