@@ -1,5 +1,6 @@
 """Whether engines that are installed also work on this machine, before a run of all tests relies on them."""
 
+import contextlib
 import socket
 import subprocess
 import tempfile
@@ -13,7 +14,7 @@ from docker.errors import DockerException
 from tests.engines import base_image, lifetime, node
 from tests.engines.go_tools import BUILDKIT, PULUMI
 from tests.engines.groups import DOCKER, KUBERNETES_API, KUBERNETES_NODE, PULUMI_CLI, Group
-from tests.engines.kube_client import KubernetesError, kube_api_of
+from tests.engines.kube_client import KubeApi, KubernetesError, kube_api_of
 from tests.engines.kubernetes import PlayedNodes
 from tests.engines.processes import EngineError
 from tests.engines.session import Session
@@ -97,8 +98,12 @@ def _wait_until_answered(host: str, port: int) -> None:
 
 
 def _check_kubernetes(session: Session) -> None:
+    with contextlib.closing(kube_api_of(session)) as api:
+        _check_job(api)
+
+
+def _check_job(api: KubeApi) -> None:
     """A Job completes on a node that is played."""
-    api = kube_api_of(session)
     nodes = PlayedNodes(api, "tests/check")
     spec = {"containers": [{"name": "main", "image": "none.invalid/none"}], "restartPolicy": "Never"}
     try:
@@ -119,10 +124,14 @@ def _check_kubernetes(session: Session) -> None:
 
 
 def _check_node(session: Session) -> None:
-    """A pod runs for real, and its Service answers on this machine."""
     registry = lifetime.need(session, "registry")
     node.let_pull(session, registry)
-    api = kube_api_of(session)
+    with contextlib.closing(kube_api_of(session)) as api:
+        _check_pod(api, registry)
+
+
+def _check_pod(api: KubeApi, registry: str) -> None:
+    """A pod runs for real, and its Service answers on this machine."""
     image = f"{registry}/{base_image.REPOSITORY}:{base_image.TAG}"
     labels = {"app": "real"}
     limits = {"limits": {"memory": str(LIMIT)}}

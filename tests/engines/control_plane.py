@@ -20,6 +20,8 @@ from tests.engines.session import Session
 
 LOOPBACK = "127.0.0.1"
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+UNTHROTTLED = ("--kube-api-qps=1000", "--kube-api-burst=2000")
+"""Twenty requests a second, as is usual, are there to spare a server that many share."""
 PLAYED = "kwok.x-k8s.io/node"
 """The annotation of a node that kwok plays; its value is `fake`."""
 
@@ -34,11 +36,14 @@ def node_name(session: Session) -> str:
     return f"node-{session.name}"
 
 
-def client(session: Session) -> ssl.SSLContext:
-    """The admin's side of a connection to the API server."""
-    context = ssl.create_default_context(cafile=session.folder / "ca.crt")
-    context.load_cert_chain(session.folder / "admin.crt", session.folder / "admin.key")
-    return context
+def authority(session: Session) -> Path:
+    """The certificate that those of the API server are signed with."""
+    return session.folder / "ca.crt"
+
+
+def admin(session: Session) -> tuple[Path, Path]:
+    """The admin's certificate and key."""
+    return session.folder / "admin.crt", session.folder / "admin.key"
 
 
 def start_etcd(session: Session) -> str:
@@ -62,10 +67,10 @@ def start_etcd(session: Session) -> str:
 
 def start_api_server(session: Session) -> str:
     ours = addresses(session)
-    authority = Authority(session.folder)
-    certificate, key = authority.issue("kube-apiserver", None, LOOPBACK, str(ours.machine), str(ours.api))
+    issuer = Authority(session.folder)
+    certificate, key = issuer.issue("kube-apiserver", None, LOOPBACK, str(ours.machine), str(ours.api))
     private, public = signing_keys(session.folder)
-    admin, admin_key = authority.issue("admin", ADMINS)
+    admin_certificate, admin_key = issuer.issue("admin", ADMINS)
     command: list[str | Path] = [
         KUBERNETES.program("kube-apiserver"),
         f"--etcd-servers={session.address('etcd').read_text(encoding='utf-8')}",
@@ -73,8 +78,8 @@ def start_api_server(session: Session) -> str:
         f"--advertise-address={ours.machine}",
         f"--tls-cert-file={certificate}",
         f"--tls-private-key-file={key}",
-        f"--client-ca-file={authority.certificate}",
-        f"--kubelet-client-certificate={admin}",
+        f"--client-ca-file={issuer.certificate}",
+        f"--kubelet-client-certificate={admin_certificate}",
         f"--kubelet-client-key={admin_key}",
         "--kubelet-preferred-address-types=InternalIP",
         "--service-account-issuer=https://kubernetes.default.svc",
@@ -84,23 +89,24 @@ def start_api_server(session: Session) -> str:
         "--authorization-mode=Node,RBAC",
         "--allow-privileged",
     ]
-    port = _serve(session, "kube-apiserver", command, lambda port: _is_well(session, port, "/readyz"))
+    port = _serve(session, "kube-apiserver", command, lambda port: _get(port, "/readyz", _client(session)) == b"ok")
     url = f"https://{LOOPBACK}:{port}"
-    _write_kubeconfig(kubeconfig(session), url, authority.certificate, admin, admin_key)
+    _write_kubeconfig(kubeconfig(session), url, issuer.certificate, admin_certificate, admin_key)
     from_node = f"https://{ours.machine}:{port}"
     for name, user, group in (
         ("kubelet", f"system:node:{node_name(session)}", NODES),
         ("kube-proxy", NODE_PROXIER, None),
         ("coredns", "coredns", ADMINS),
     ):
-        pair = authority.issue(user, group)
-        _write_kubeconfig(session.folder / f"{name}.kubeconfig", from_node, authority.certificate, *pair)
+        pair = issuer.issue(user, group)
+        _write_kubeconfig(session.folder / f"{name}.kubeconfig", from_node, issuer.certificate, *pair)
     return url
 
 
 def start_controller_manager(session: Session) -> str:
     command: list[str | Path] = [
         KUBERNETES.program("kube-controller-manager"),
+        *UNTHROTTLED,
         f"--kubeconfig={kubeconfig(session)}",
         f"--bind-address={LOOPBACK}",
         "--leader-elect=false",
@@ -113,6 +119,7 @@ def start_controller_manager(session: Session) -> str:
 def start_scheduler(session: Session) -> str:
     command: list[str | Path] = [
         KUBERNETES.program("kube-scheduler"),
+        *UNTHROTTLED,
         f"--kubeconfig={kubeconfig(session)}",
         f"--bind-address={LOOPBACK}",
         "--leader-elect=false",
@@ -140,8 +147,10 @@ def _serve(session: Session, engine: str, command: list[str | Path], well: Calla
     return on_a_free_port(session, engine, start, well)
 
 
-def _is_well(session: Session, port: int, path: str) -> bool:
-    return _get(port, path, client(session)) == b"ok"
+def _client(session: Session) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=authority(session))
+    context.load_cert_chain(*admin(session))
+    return context
 
 
 def _answers(port: int) -> bool:
@@ -161,7 +170,7 @@ def _get(port: int, path: str, context: ssl.SSLContext) -> bytes:
         return b""
 
 
-def _write_kubeconfig(path: Path, url: str, authority: Path, certificate: Path, key: Path) -> None:
+def _write_kubeconfig(path: Path, url: str, issuer: Path, certificate: Path, key: Path) -> None:
     def inline(file: Path) -> str:
         return base64.b64encode(file.read_bytes()).decode()
 
@@ -170,7 +179,7 @@ def _write_kubeconfig(path: Path, url: str, authority: Path, certificate: Path, 
         "kind": "Config",
         "current-context": "tests",
         "contexts": [{"name": "tests", "context": {"cluster": "tests", "user": "admin"}}],
-        "clusters": [{"name": "tests", "cluster": {"server": url, "certificate-authority-data": inline(authority)}}],
+        "clusters": [{"name": "tests", "cluster": {"server": url, "certificate-authority-data": inline(issuer)}}],
         "users": [
             {
                 "name": "admin",

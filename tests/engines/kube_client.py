@@ -2,15 +2,14 @@
 
 import json
 import os
-import ssl
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import requests
 
 from tests.engines import control_plane
 from tests.engines.go_tools import KUBERNETES
@@ -30,27 +29,23 @@ class KubernetesError(Exception):
 
 @dataclass(frozen=True)
 class KubeApi:
-    """An API server of this test run's own, with controllers and a scheduler."""
+    """An API server of this test run's own, with controllers and a scheduler. To be closed."""
 
     url: str
     kubeconfig: Path
     """The admin's, with everything in it."""
-    context: ssl.SSLContext
+    http: requests.Session
+
+    def close(self) -> None:
+        self.http.close()
 
     def call(self, method: str, path: str, body: object = None, *, kind: str = "application/json") -> dict[str, Any]:
         """Ask the API server for a path such as `/api/v1/nodes`. Raises KubernetesError."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": kind}, method=method)
-        opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self.context)
-        )
-        try:
-            with opener.open(request, timeout=60) as response:
-                return dict(json.load(response))
-        except urllib.error.HTTPError as error:
-            with error:
-                said = error.read().decode(errors="replace")
-            raise KubernetesError(error.code, said) from error
+        data = None if body is None else json.dumps(body)
+        response = self.http.request(method, self.url + path, data=data, headers={"Content-Type": kind}, timeout=60)
+        if not response.ok:
+            raise KubernetesError(response.status_code, response.text)
+        return dict(response.json())
 
     def wait(
         self, path: str, done: Callable[[dict[str, Any]], bool], *, seconds: float = BUSY_MACHINE
@@ -83,6 +78,11 @@ class KubeApi:
 
 
 def kube_api_of(session: Session) -> KubeApi:
-    """The API server of a session in which it runs."""
+    """The API server of a session in which it runs, as its admin. To be closed."""
+    http = requests.Session()
+    http.trust_env = False  # a proxy of the machine's is not for its loopback
+    http.verify = os.fspath(control_plane.authority(session))
+    certificate, key = control_plane.admin(session)
+    http.cert = (os.fspath(certificate), os.fspath(key))
     url = session.address("kube-apiserver").read_text(encoding="utf-8")
-    return KubeApi(url, control_plane.kubeconfig(session), control_plane.client(session))
+    return KubeApi(url, control_plane.kubeconfig(session), http)

@@ -73,12 +73,14 @@ class PlayedNodes:
 
 
 @pytest.fixture(scope="session")
-def kube_api() -> KubeApi:
+def kube_api() -> Iterator[KubeApi]:
     """Kubernetes, at first without nodes. All tests of a run share it: use a namespace of the test's own."""
     used = session_with(TITLE, KUBERNETES_API)
     for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
         engine(name, TITLE, KUBERNETES_API)
-    return kube_api_of(used)
+    api = kube_api_of(used)
+    yield api
+    api.close()
 
 
 @pytest.fixture

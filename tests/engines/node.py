@@ -158,10 +158,10 @@ def start_kubelet(session: Session) -> str:
         f"--node-ip={ours.node}",
     ]
     process = processes.start(session, "kubelet", command, SYSTEM)
-    api = kube_api_of(session)
 
     def ready() -> bool:
-        nodes = api.call("GET", "/api/v1/nodes")["items"]
+        with contextlib.closing(kube_api_of(session)) as api:
+            nodes = api.call("GET", "/api/v1/nodes")["items"]
         conditions = [node["status"].get("conditions", []) for node in nodes if _name(node) == node_name(session)]
         return any(one["type"] == "Ready" and one["status"] == "True" for each in conditions for one in each)
 
