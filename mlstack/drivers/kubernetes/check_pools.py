@@ -97,6 +97,8 @@ def _is_egress(text: str) -> bool:
 def _check_together(pool: Pool, graph: ResourceGraph) -> Iterator[Diagnostic]:
     """Yield where all endpoints of a pool do not fit into its limits together, or one stage does not on its nodes."""
     limits = _limits(pool)
+    each = {name: getattr(pool.each, name) for name in limits if getattr(pool.each, name) is not None}
+    yield from _too_small(pool, limits, each, "what each run or replica gets (`each`)")
     together: dict[str, float] = {}
     endpoints = [each for each in graph.spec.of(Endpoint).values() if each.pool == pool.address]
     for endpoint in endpoints:
@@ -116,7 +118,7 @@ def _too_small(pool: Pool, limits: Mapping[str, float], wanted: Mapping[str, flo
             yield Diagnostic(
                 code="pool-quota-too-small",
                 summary="The limits of a pool are too small for what it is to hold",
-                detail=f"{by[0].upper()}{by[1:]} need {amount_text(name, wanted[name])} together; the limit of "
+                detail=f"{by[0].upper()}{by[1:]}: {amount_text(name, wanted[name])} in all; the limit of "
                 f"{pool.address} is {amount_text(name, limits[name])}.",
                 hint=f"Raise `limits.{name}` of the pool, or lower what they ask for.",
                 address=pool.address,

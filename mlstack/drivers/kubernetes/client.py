@@ -96,6 +96,10 @@ class Kube:
         found = self._json("GET", wanted.prefix, missing={})
         return any(each.get("kind") == kind for each in found.get("resources", ()))
 
+    def has_api(self, group: str) -> bool:
+        """Whether the server serves a group of the API at all."""
+        return self._json("GET", f"/apis/{group}", missing=None) is not None
+
     def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
         """Return an object; None if there is none."""
         found: Manifest | None = self._json("GET", _path(kind, namespace, name), missing=None)

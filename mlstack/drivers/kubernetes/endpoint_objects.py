@@ -5,7 +5,7 @@ from typing import Any
 
 from mlstack.drivers.kubernetes.endpoint_pod import START_SECONDS, pod_template
 from mlstack.drivers.kubernetes.names import ADDRESS, ENVIRONMENT, PROJECT, labels_of, object_name
-from mlstack.drivers.kubernetes.pool_objects import metadata
+from mlstack.drivers.kubernetes.pool_objects import made, metadata
 from mlstack.drivers.stacks import Object
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.spec import Endpoint
@@ -39,7 +39,7 @@ def _objects(
         group, _, short = kind.partition(":")
         about = metadata(graph.spec, endpoint.address, name, known["namespace"], annotations=NOT_AWAITED)
         inputs = {"apiVersion": group.removeprefix("core/"), "kind": short, "metadata": about, "spec": dict(spec)}
-        return Object(key=key, type=f"kubernetes:{kind}", inputs=inputs)
+        return made(key, kind, inputs)
 
     deployment = _deployment(known, selector) | {"template": pod_template(endpoint, graph, known, images)}
     yield one("deployment", "apps/v1:Deployment", deployment)

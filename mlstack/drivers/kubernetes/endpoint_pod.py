@@ -66,9 +66,9 @@ def pod_template(
         "initContainers": [_fetch(endpoint, graph, known, images.get("runner"))],
         "containers": containers,
         "volumes": [{"name": "work", "emptyDir": _bounded(pod)}, {"name": "tmp", "emptyDir": {}}],
-        **pod["placement"],
+        **pod.get("placement", {}),
     }
-    if pod["image_pull_secret"]:
+    if "image_pull_secret" in pod:
         spec["imagePullSecrets"] = [{"name": pod["image_pull_secret"]}]
     if known["replicas"]["max"] > 1:
         spread = {"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway"}
@@ -130,7 +130,7 @@ def _fetch(endpoint: Endpoint, graph: ResourceGraph, known: Mapping[str, Any], i
             {"name": "HOME", "value": "/tmp"},  # noqa: S108 - the pod's own
             {"name": "MLSTACK_FETCH", "value": UNKNOWN if task is None else task},
         ],
-        **({"envFrom": [{"secretRef": {"name": secret}}]} if (secret := known["pod"]["remote_secret"]) else {}),
+        **({"envFrom": [{"secretRef": {"name": secret}}]} if (secret := known["pod"].get("remote_secret")) else {}),
         "resources": _resources(known, gpu=False),
         "securityContext": _restricted(),
         "volumeMounts": _mounts(),
@@ -200,7 +200,7 @@ def _resources(known: Mapping[str, Any], *, gpu: bool) -> dict[str, Any]:
     asked = _SMALLEST | said
     requests = {"cpu": cpu_text(asked["cpu"]), "memory": memory_text(asked["memory"])}
     limits = {name: requests[name] for name in ("cpu", "memory") if name in said}
-    if known["pod"]["storage"]:
+    if "storage" in known["pod"]:
         requests["ephemeral-storage"] = limits["ephemeral-storage"] = known["pod"]["storage"]
     if gpu and said.get("gpu"):
         requests[known["pod"]["gpu"]] = limits[known["pod"]["gpu"]] = str(int(said["gpu"]))
@@ -208,7 +208,7 @@ def _resources(known: Mapping[str, Any], *, gpu: bool) -> dict[str, Any]:
 
 
 def _bounded(pod: Mapping[str, Any]) -> dict[str, Any]:
-    return {"sizeLimit": pod["storage"]} if pod["storage"] else {}
+    return {"sizeLimit": pod["storage"]} if "storage" in pod else {}
 
 
 def _probe(path: str, *, every: int, timeout: int, failures: int) -> dict[str, Any]:

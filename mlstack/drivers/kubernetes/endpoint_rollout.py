@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 REVISION = "deployment.kubernetes.io/revision"
 _LOOK_EVERY = (0.5, 3.0)
 """Seconds between two looks: at the beginning, and after a while."""
-_PATIENCE = 20.0
+PATIENCE = 20.0
 """Seconds for which something may fail that is tried again by itself: a registry that hiccups."""
 _ANSWERS_WITHIN = 60.0
 _CRASHES = 3
@@ -112,7 +112,7 @@ class _Watcher:
     def _lasting(self, key: str, problem: Diagnostic) -> Diagnostic | None:
         """Return a problem once it has been there for long enough; one without a key is there to stay."""
         now = time.monotonic()
-        return problem if not key or now - self._since.setdefault(key, now) >= _PATIENCE else None
+        return problem if not key or now - self._since.setdefault(key, now) >= PATIENCE else None
 
 
 def newest_pods(client: "Kube", deployment: "Manifest") -> list["Manifest"]:

@@ -64,6 +64,12 @@ class KubernetesEndpoints:
             found.append(_gap(endpoint, pool))
         return found
 
+    def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
+        """Ask the clusters of these rows for what making them needs."""
+        from mlstack.drivers.kubernetes.preflight import preflight_units
+
+        return preflight_units(self, rows, graph, root=self._root)
+
     def desired(self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]) -> dict[str, Any]:
         """Return the attributes that the endpoint should have. Raises `MlstackError` for wrong settings.
 
@@ -160,6 +166,7 @@ class KubernetesEndpoints:
     def settle(self, unit: Unit, result: UnitResult, context: StepContext) -> dict[str, Any]:
         """Wait until the new pods are ready and answer, and return what was seen. Raises `MlstackError`."""
         from mlstack.drivers.kubernetes.endpoint_rollout import wait_for_rollout
+        from mlstack.drivers.kubernetes.preflight import cluster_identity
 
         del result
         endpoint = _as_endpoint(context.resource)
@@ -168,7 +175,8 @@ class KubernetesEndpoints:
         namespace, template = namespace_of_unit(unit), deployment_of(unit).inputs["spec"]["template"]
         remove_secrets(client, unit.address, context.graph.spec, namespace, keep=[secret_name_of(template)])
         known = context.record.attributes if context.record is not None else {}
-        return {"api_server": client.connection.server, "started": known.get("started") or now_iso(), **seen}
+        where = {"api_server": client.connection.server, "cluster": cluster_identity(client)}
+        return where | {"started": known.get("started") or now_iso()} | seen
 
     def explain(self, unit: Unit, problem: Diagnostic, context: StepContext) -> StepTrouble:
         """Say with which events and words the newest pods of an endpoint did not get ready."""
@@ -207,7 +215,7 @@ def namespace_of_unit(unit: Unit) -> str:
 def _pod(endpoint: Endpoint, pool: Pool, settings: KubernetesSettings, graph: ResourceGraph) -> dict[str, Any]:
     """Return what a pod gets of its pool."""
     uses_gpu = bool(resources_of(endpoint, pool).get("gpu"))
-    return {
+    found = {
         "service_account": service_account_name(pool, settings),
         "priority_class": priority_class_name(pool, settings, graph.spec),
         "remote_secret": remote_secret_name(pool.address) if settings.remote_env else "",
@@ -217,6 +225,7 @@ def _pod(endpoint: Endpoint, pool: Pool, settings: KubernetesSettings, graph: Re
         "gpu": gpu_name(pool, settings) if uses_gpu else "",
         "placement": pod_placement(pool, settings, gpu=uses_gpu),
     }
+    return {name: value for name, value in found.items() if value}
 
 
 def _may_surge(endpoint: Endpoint, pool: Pool) -> bool:

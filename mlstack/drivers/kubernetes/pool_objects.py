@@ -34,6 +34,13 @@ def pool_objects(address: Address, spec: Spec, known: Mapping[str, Any]) -> tupl
     return tuple(_objects(address, spec, known))
 
 
+def made(key: str, kind: str, inputs: dict[str, Any], *, needs: tuple[str, ...] = ()) -> Object:
+    """Return an object of a unit, with the provider's ID: what a killed update made is found by it."""
+    about = inputs["metadata"]
+    identity = f"{about['namespace']}/{about['name']}" if "namespace" in about else about["name"]
+    return Object(key=key, type=f"kubernetes:{kind}", inputs=inputs, needs=needs, options={"id": identity})
+
+
 def namespace_key(namespace: str) -> str:
     """Return the key of a namespace, which others stand on."""
     return f"namespace-{namespace}"
@@ -49,7 +56,7 @@ def _objects(address: Address, spec: Spec, known: Mapping[str, Any]) -> Iterator
 
     def one(key: str, kind: str, name: str, **body: Any) -> Object:
         inputs = {**_head(kind), "metadata": metadata(spec, address, name, namespace), **body}
-        return Object(key=key, type=f"kubernetes:{kind}", inputs=inputs, needs=stands_on)
+        return made(key, kind, inputs, needs=stands_on)
 
     if known.get("owns_namespace"):
         yield one("deny", "networking.k8s.io/v1:NetworkPolicy", "mlstack-deny", spec=_deny({}))
@@ -88,7 +95,7 @@ def _namespace(address: Address, spec: Spec, name: str) -> Object:
     about = metadata(spec, address, name)
     about["labels"] = owner_labels(spec.project, spec.environment) | levels | versions
     kind = "core/v1:Namespace"
-    return Object(key=namespace_key(name), type=f"kubernetes:{kind}", inputs={**_head(kind), "metadata": about})
+    return made(namespace_key(name), kind, {**_head(kind), "metadata": about})
 
 
 def _priority_class(address: Address, spec: Spec, known: Mapping[str, Any]) -> Object:
@@ -100,7 +107,7 @@ def _priority_class(address: Address, spec: Spec, known: Mapping[str, Any]) -> O
         "description": f"Pods of {address} in {spec.project}, environment {spec.environment}",
     }
     inputs = {**_head(kind), "metadata": metadata(spec, address, known["priority_class"]), **body}
-    return Object(key="priority-class", type=f"kubernetes:{kind}", inputs=inputs)
+    return made("priority-class", kind, inputs)
 
 
 def _quota(known: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Pools on Kubernetes: the namespace and what bounds the pods in it."""
 
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ class KubernetesPools:
     def check(self, pool: Pool, graph: ResourceGraph) -> Sequence[Diagnostic]:
         """Say what of a pool can be known to be wrong without asking the cluster."""
         return check_pool(pool, graph, root=self._root)
+
+    def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
+        """Ask the clusters of these rows for what making them needs."""
+        from mlstack.drivers.kubernetes.preflight import preflight_units
+
+        return preflight_units(self, rows, graph, root=self._root)
 
     def desired(self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]) -> dict[str, Any]:
         """Return the attributes that the pool should have. Raises `MlstackError` for wrong settings."""
@@ -107,6 +114,8 @@ class KubernetesPools:
 
     def settle(self, unit: Unit, result: UnitResult, context: StepContext) -> dict[str, Any]:
         """Look whether the namespace is there; return the server that has it. Raises `MlstackError`."""
+        from mlstack.drivers.kubernetes.preflight import cluster_identity
+
         del result
         place = place_of(read_settings(_as_pool(context.resource)), context.graph.spec)
         client = recorded_client(place.attributes(), root=context.root, address=unit.address)
@@ -114,7 +123,7 @@ class KubernetesPools:
         phase = ((found or {}).get("status") or {}).get("phase")
         if phase != "Active":
             raise MlstackError(_not_there(unit.address, place.namespace, phase))
-        return {"api_server": client.connection.server}
+        return {"api_server": client.connection.server, "cluster": cluster_identity(client)}
 
     def explain(self, unit: Unit, problem: Diagnostic, context: StepContext) -> StepTrouble:
         """A pool runs nothing, so that there is nothing more to say."""
@@ -143,17 +152,18 @@ def _quota(pool: Pool, settings: KubernetesSettings) -> dict[str, str]:
 def _limit_range(pools: Sequence[Pool]) -> dict[str, dict[str, str]]:
     """Return the bounds of one container in a namespace that these pools share: the widest of theirs.
 
-    What a container gets that says nothing is the least that one of them gives to each.
+    What a container gets that says nothing is the least that one of them gives to each, if that is within the bounds.
     """
     found: dict[str, dict[str, str]] = {}
     for name, text in (("cpu", cpu_text), ("memory", memory_text)):
         limits = [_amount(pool.limits, name) for pool in pools]
-        if None not in limits:
-            found.setdefault("max", {})[name] = text(max(filter(None, limits)))
+        most = max(limit or 0.0 for limit in limits) if None not in limits else inf
+        if most < inf:
+            found.setdefault("max", {})[name] = text(most)
         each = [amount for pool in pools if (amount := _amount(pool.each, name)) is not None]
         if each:
-            found.setdefault("default", {})[name] = text(min(each))
-            found.setdefault("defaultRequest", {})[name] = text(min(each))
+            found.setdefault("default", {})[name] = text(min(*each, most))
+            found.setdefault("defaultRequest", {})[name] = text(min(*each, most))
     return found
 
 
