@@ -44,7 +44,7 @@ def show(shown: Session) -> None:
     print(f"session {shown.name}")
     for name in DAEMONS:
         if (process := recorded(shown, name)) is not None:
-            address = shown.address(name).read_text(encoding="utf-8")
+            address = shown.address(name).read_text(encoding="utf-8") if shown.address(name).exists() else "starting"
             print(f"  {name:23} {address:50} pid {process.pid}, log {shown.log(name)}")
 
 
