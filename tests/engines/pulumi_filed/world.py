@@ -27,9 +27,9 @@ class World:
         self.files = folder / "world"
         self.home = folder / "home"
         for each in (self.root, self.files / ".orders"):
-            each.mkdir(parents=True)
+            each.mkdir(parents=True, exist_ok=True)
         plugin = self.home / "plugins" / "resource-filed-v1.0.0" / "pulumi-resource-filed"
-        plugin.parent.mkdir(parents=True)
+        plugin.parent.mkdir(parents=True, exist_ok=True)
         plugin.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{_PROVIDER}" "$@"\n')
         plugin.chmod(0o755)
         self.environ = {**os.environ, "PULUMI_HOME": str(self.home), "MLSTACK_PULUMI": str(cli)}

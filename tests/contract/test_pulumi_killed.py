@@ -1,0 +1,138 @@
+"""An update that is killed, at many moments: the next one finds what is there and makes what is missing, once."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mlstack.diagnostics import MlstackError
+from mlstack.drivers.pulumi import repair
+from tests.engines.pulumi_filed.one_up import ten_units
+from tests.engines.pulumi_filed.world import STACK, World
+
+_REPOSITORY = Path(__file__).parents[2]
+_PATIENCE = 60.0
+
+
+@contextmanager
+def _updating(world: World) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-m", "tests.engines.pulumi_filed.one_up", str(world.root.parent)]
+    process = subprocess.Popen(
+        [*command, world.environ["MLSTACK_PULUMI"]], cwd=_REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        _kill(process.pid)
+        with process:
+            pass
+
+
+def _kill(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        everybody = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+        for each in everybody:
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
+
+
+def _wait_for_lines(process: "subprocess.Popen[str]", number: int) -> None:
+    assert process.stdout is not None
+    for _ in range(number):
+        process.stdout.readline()
+
+
+def _engine_of(process: "subprocess.Popen[str]") -> psutil.Process:
+    return next(each for each in psutil.Process(process.pid).children() if "pulumi" in each.name())
+
+
+def _is_whole(world: World) -> None:
+    """Everything is there, was made once, and nothing is left to do."""
+    units = ten_units(world)
+    world.made(units)
+    assert len(world.there()) == 30
+    made = world.calls()
+    assert sorted(made) == sorted(set(made)), "something was made twice"
+    assert all(not reading.parts and not reading.drifted for reading in world.preview(units).values())
+    assert b"pending_operations" not in (world.record() or b"")
+
+
+@pytest.mark.parametrize("lines", [1, 4, 13, 29, 47])
+def test_mlstack_and_engine_are_killed_together(filed_world: World, lines: int) -> None:
+    with _updating(filed_world) as process:
+        _wait_for_lines(process, lines)
+        _kill(process.pid)
+
+    _is_whole(filed_world)
+
+
+def test_the_engine_alone_is_killed(filed_world: World) -> None:
+    with _updating(filed_world) as process:
+        _wait_for_lines(process, 9)
+        _engine_of(process).kill()
+        process.wait(_PATIENCE)
+
+    _is_whole(filed_world)
+
+
+def test_mlstack_alone_is_killed_and_its_engine_is_waited_for(filed_world: World) -> None:
+    filed_world.order("e3-service", slow=2)
+    with _updating(filed_world) as process:
+        _wait_for_lines(process, 9)
+        engine = _engine_of(process)
+        process.send_signal(signal.SIGKILL)
+        process.wait(_PATIENCE)
+        _is_whole(filed_world)
+        assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_lock_of_somebody_else_is_left_alone(filed_world: World) -> None:
+    filed_world.made([filed_world.unit("one")])
+    locks = filed_world.engine().place.locks(STACK)
+    records = filed_world.engine().place.records
+    lock = b'{"pid": 1, "username": "ann", "hostname": "elsewhere", "timestamp": "2026-01-01T00:00:00Z"}'
+    records.replace(f"{locks}theirs.json", lock, tag=None)
+
+    with pytest.raises(MlstackError) as failure:
+        filed_world.up([filed_world.unit("one")])
+
+    assert failure.value.diagnostics[0].code == "stack-locked"
+    assert "ann on elsewhere" in failure.value.diagnostics[0].detail
+    assert records.get(f"{locks}theirs.json") is not None
+
+
+def test_a_lock_of_an_mlstack_on_a_machine_that_is_gone_is_removed(
+    filed_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filed_world.made([filed_world.unit("one")])
+    place = filed_world.engine().place
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("socket.gethostname", lambda: "elsewhere")
+        repair.note_call(place, STACK, 1)
+    lock = b'{"pid": 1, "username": "ann", "hostname": "elsewhere", "timestamp": "2026-01-01T00:00:00Z"}'
+    place.records.replace(f"{place.locks(STACK)}ours.json", lock, tag=None)
+
+    filed_world.made([filed_world.unit("one", value=2)])
+
+    assert place.records.get(f"{place.locks(STACK)}ours.json") is None
+    assert filed_world.read("one-deployment")["value"] == 2
+
+
+def test_the_wait_for_an_engine_ends(filed_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    filed_world.made([filed_world.unit("one")])
+    place = filed_world.engine().place
+    monkeypatch.setattr(repair, "PATIENCE", 0.5)
+    monkeypatch.setattr(repair, "_is_at_work", lambda lock: True)
+    import socket
+
+    lock = f'{{"pid": 1, "hostname": "{socket.gethostname()}", "timestamp": "{time.strftime("%FT%TZ")}"}}'
+    place.records.replace(f"{place.locks(STACK)}busy.json", lock.encode(), tag=None)
+
+    with pytest.raises(MlstackError, match="Somebody else works"):
+        filed_world.up([filed_world.unit("one")])
