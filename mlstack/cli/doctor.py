@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 import typer
@@ -34,16 +34,25 @@ class Check(msgspec.Struct, frozen=True, kw_only=True):
     needed: bool = True
 
 
-def doctor(context: typer.Context) -> int:
+def doctor(
+    context: typer.Context,
+    install_pulumi: Annotated[
+        bool,
+        typer.Option("--install-pulumi", help="Fetch Pulumi's command line with Pulumi's installer, if there is none."),
+    ] = False,
+) -> int:
     """Check the tools that mlstack drives, and the project if there is one.
 
     Exit code 1 when something that is needed is missing or wrong.
     """
     from mlstack.cli.doctor_engines import check_engines
+    from mlstack.cli.doctor_pulumi import check_pulumi, install
 
     settings = settings_of(context)
+    if install_pulumi:
+        install()
     project = [*_project(settings)]  # before the file is read for the engines: that makes a folder for its cache
-    checks = [*_tools(), *check_engines(settings), *project]
+    checks = [*_tools(), *check_engines(settings), *check_pulumi(settings), *project]
     bad = [check for check in checks if check.needed and check.status in ("missing", "problem")]
     if settings.json:
         say_json({"format_version": "1.0", "well": not bad, "checks": checks})
@@ -75,7 +84,6 @@ def _tools() -> Iterable[Check]:
     yield _program("git", ["git", "--version"], "commits, branches, what changed", hint="install Git from your system")
     yield _package("dvc", "versions data, models and results")
     yield _uv()
-    yield _package("pulumi", "clouds and clusters; not used by local targets")
 
 
 def _program(name: str, command: list[str], purpose: str, *, hint: str = "") -> Check:
