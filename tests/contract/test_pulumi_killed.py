@@ -75,9 +75,18 @@ def test_mlstack_and_engine_are_killed_together(filed_world: World, lines: int) 
 def test_the_engine_alone_is_killed(filed_world: World) -> None:
     with _updating(filed_world) as process:
         _wait_for_lines(process, 9)
-        _engine_of(process).kill()
+        engine = _engine_of(process)
+        plugins = engine.children(recursive=True)
+        engine.kill()
         process.wait(_PATIENCE)
+        psutil.wait_procs(plugins, _PATIENCE)
+    missing = {part.inputs["name"] for unit in ten_units(filed_world) for part in unit.objects} - set(
+        filed_world.there()
+    )
 
+    readings = filed_world.preview(ten_units(filed_world)).values()
+
+    assert {part.note.removeprefix("File ") for reading in readings for part in reading.parts} == missing
     _is_whole(filed_world)
 
 

@@ -260,3 +260,20 @@ def test_an_update_that_is_stopped_says_what_it_did_not_come_to_and_is_gone_on_w
     filed_world.made([unit])
     assert filed_world.there() == ["one-a", "one-b", "one-c"]
     assert filed_world.calls().count("create one-a") == 1
+
+
+def test_what_is_replaced_does_not_take_along_what_needs_it(filed_world: World) -> None:
+    unit = filed_world.unit("one")
+    filed_world.made([unit])
+    replaced = _with(unit, "deployment", inputs=unit.objects[0].inputs | {"kind": "b"})
+
+    reading = filed_world.preview([replaced])
+    filed_world.made([replaced])
+
+    assert _parts(reading[ONE]) == [("deployment", Action.REPLACE)]
+    assert filed_world.calls() == [
+        "create one-deployment",
+        "create one-service",
+        "delete one-deployment",
+        "create one-deployment",
+    ]

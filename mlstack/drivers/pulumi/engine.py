@@ -75,7 +75,8 @@ class PulumiEngine:
         if not units and checkpoint is None:
             return {}
         self._check_plugins(units, checkpoint)
-        with self._on_copy(stack, checkpoint) as calls:
+        repaired = repair.repaired(checkpoint, units) if checkpoint is not None else None
+        with self._on_copy(stack, checkpoint, repaired) as calls:
             ended, report = calls.engine(units, "preview", *(["--refresh"] if refresh else []))
         if ended.code != 0:
             raise MlstackError(*problems.preview_problems(ended, report))
@@ -148,7 +149,7 @@ class PulumiEngine:
         raise_errors(missing_plugins(wanted, pulumi_home(self._environ)))
 
     @contextmanager
-    def _on_copy(self, stack: StackName, checkpoint: Checkpoint | None) -> Iterator[Calls]:
+    def _on_copy(self, stack: StackName, checkpoint: Checkpoint | None, repaired: bytes | None) -> Iterator[Calls]:
         encryption = self._encryption(make=False)
         _check_encryption(encryption, checkpoint, self.place, stack)
         if checkpoint is None:  # nothing is there to be read with it, and a cloud's key would be asked for a new one
@@ -157,7 +158,8 @@ class PulumiEngine:
             record = folder / ".pulumi" / "stacks" / self._spec.project / f"{stack}.json"
             record.parent.mkdir(parents=True)
             (folder / ".pulumi" / "meta.yaml").write_text("version: 1\n")
-            record.write_bytes(checkpoint.data if checkpoint is not None else _empty(self._spec.project, stack))
+            known = checkpoint.data if checkpoint is not None else _empty(self._spec.project, stack)
+            record.write_bytes(repaired or known)
             calls = self._calls(stack, folder_url(folder), folder / "work", encryption)
             calls.write_settings(stack_settings(encryption, checkpoint))
             yield calls
@@ -192,11 +194,11 @@ class PulumiEngine:
             _expect(calls.plain("stack", "init", f"--secrets-provider={calls.encryption.provider}"), "stack init")
             return None
         repair.clear_locks(place, stack)
-        deployment = repair.repaired(checkpoint, units)
-        if deployment is None:
+        repaired = repair.repaired(checkpoint, units)
+        if repaired is None:
             return checkpoint
         file = calls.work / f"{stack}.repaired.json"
-        file.write_bytes(deployment)
+        file.write_bytes(repair.as_export(repaired))
         _expect(calls.plain("stack", "import", f"--file={file}"), "stack import")
         file.unlink()
         self._fresh.discard(stack)

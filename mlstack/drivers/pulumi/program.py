@@ -154,6 +154,10 @@ def _object(part: Object, *, name: str, parent: str, provider: tuple[Provider, s
         provider=reference,
         version=described.version,
         dependencies=needs,
+        # `needs` is order only. Unsaid, all inputs would count as taken from there, and be replaced with it.
+        propertyDependencies={
+            name: resource_pb2.RegisterResourceRequest.PropertyDependencies() for name in part.inputs
+        },
         aliases=_aliases(names_before(part)),
         aliasSpecs=True,
         importId=part.adopt,

@@ -113,7 +113,7 @@ def _locked(lock: _Lock, where: str) -> Diagnostic:
 
 
 def repaired(checkpoint: Checkpoint, units: Sequence[Unit]) -> bytes | None:
-    """Return the deployment to import in place of one with steps whose end is not known; None if there are none.
+    """Return the checkpoint in place of one with steps whose end is not known; None if there are none.
 
     What was being updated or deleted is read anew by the update's refresh. What was being made may be there or not: if
     the unit says by which ID its provider would know it (option `id`), it is noted as if it was, and the refresh drops
@@ -132,7 +132,13 @@ def repaired(checkpoint: Checkpoint, units: Sequence[Unit]) -> bytes | None:
         identity = ids.get(resource["urn"].split("::", 3)[-1], "")
         if each["type"] == "creating" and identity and resource["urn"] not in known:
             resources.append(_as_made(resource, identity))
-    return msgspec.json.encode({"version": whole["version"], "deployment": deployment})
+    return msgspec.json.encode(whole)
+
+
+def as_export(data: bytes) -> bytes:
+    """Return a checkpoint in the form in which `pulumi stack import` takes it."""
+    whole = msgspec.json.decode(data)
+    return msgspec.json.encode({"version": whole["version"], "deployment": whole["checkpoint"]["latest"]})
 
 
 def _as_made(resource: Mapping[str, Any], identity: str) -> dict[str, Any]:

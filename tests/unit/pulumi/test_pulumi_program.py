@@ -79,6 +79,7 @@ def test_a_unit_is_a_component_with_its_objects_below() -> None:
     assert service.provider == f"{_PROVIDER_URN}::dev-id"
     assert service.parent.endswith(f"{COMPONENT}::endpoints.quality")
     assert [name_of(urn) for urn in service.dependencies] == ["endpoints.quality#deployment"]
+    assert {name: list(each.urns) for name, each in service.propertyDependencies.items()} == {"metadata": []}
 
 
 def test_objects_wait_for_those_that_they_need_in_other_units_too() -> None:
