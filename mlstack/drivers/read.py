@@ -12,7 +12,7 @@ from mlstack.drivers.registry import driver_named
 from mlstack.drivers.stacks import UNIT
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Endpoint
+from mlstack.spec.spec import Endpoint, Pool
 from mlstack.state.protocols import StateReader
 from mlstack.state.state import Record, State
 
@@ -53,7 +53,9 @@ def undeclared(
 def _observe(graph: ResourceGraph, prior: State | None, *, root: Path, refresh: bool) -> dict[Address, Observation]:
     records: Mapping[Address, Record] = prior.resources if prior else {}
     moved = {move.source for move in graph.spec.moved}
-    asked = [address for address in records if address in moved or isinstance(graph.resources.get(address), Endpoint)]
+    asked = [
+        address for address in records if address in moved or isinstance(graph.resources.get(address), Endpoint | Pool)
+    ]
     found: dict[Address, Observation] = {
         address: Absent(reason="never made") for address in graph.spec.of(Endpoint) if address not in records
     }
