@@ -60,21 +60,17 @@ def apply(
     or nothing if the world has moved since. After a failure or an interruption, apply again: what is done stays done.
     """
     settings = settings_of(context)
-    options_of_plan = _PlanOptions(
-        target=target,
-        exclude=exclude,
-        replace=replace,
-        allow_replace=allow_replace,
-        allow_delete=allow_delete,
-        refresh_only=refresh_only,
+    chosen = _Chosen(
+        target=target, exclude=exclude, replace=replace, allow_replace=allow_replace, allow_delete=allow_delete
     )
-    saved = _saved(planfile, any(options_of_plan.values()) or not refresh)
+    saved = _saved(planfile, any(chosen.values()) or refresh_only or not refresh)
     project = open_project(settings)
     require_initialised(project.root)
     with locked(settings, project, operation="apply", lock_timeout=lock_timeout) as lock:
         # What was read before the lock was ours may be old by now.
         project = open_project(settings)
-        scope = saved.scope if saved is not None else build_scope(project, refresh=refresh, **options_of_plan)
+        fresh = build_scope(project, refresh=refresh, refresh_only=refresh_only, **chosen)
+        scope = saved.scope if saved is not None else fresh
         planned = _plan(settings, project, scope, saved, locked=settings.ci if locked_ is None else locked_)
         how = Approval(yes=yes, digest=approved, is_saved=saved is not None).obtain(
             settings, project.spec, planned.plan
@@ -93,15 +89,14 @@ def apply(
         return code
 
 
-class _PlanOptions(TypedDict):
-    """What a person may choose when planning, and not with a saved plan."""
+class _Chosen(TypedDict):
+    """The addresses that a person names when planning, and cannot with a saved plan."""
 
     target: list[str] | None
     exclude: list[str] | None
     replace: list[str] | None
     allow_replace: list[str] | None
     allow_delete: list[str] | None
-    refresh_only: bool
 
 
 def _plan(settings: Settings, project: Project, scope: Scope, saved: Plan | None, *, locked: bool) -> Planned:
