@@ -72,16 +72,11 @@ def apply(
         fresh = build_scope(project, refresh=refresh, refresh_only=refresh_only, **chosen)
         scope = saved.scope if saved is not None else fresh
         planned = _plan(settings, project, scope, saved, locked=settings.ci if locked_ is None else locked_)
-        how = Approval(yes=yes, digest=approved, is_saved=saved is not None).obtain(
-            settings, project.spec, planned.plan
-        )
+        approval = Approval(yes=yes, digest=approved, is_saved=saved is not None)
+        how = approval.obtain(settings, project.spec, planned.plan)
+        operation, most = "destroy" if scope.destroy else "apply", parallelism or DEFAULT_PARALLELISM
         order = Order(
-            operation="destroy" if scope.destroy else "apply",
-            parallelism=parallelism or DEFAULT_PARALLELISM,
-            json_into=json_into,
-            because=because,
-            push=push,
-            approval=how,
+            operation=operation, parallelism=most, json_into=json_into, because=because, push=push, approval=how
         )
         code = carry_out(settings, project, planned, lock=lock, order=order)
         code = share_results(settings, project, planned, code=code, push=push, pull=pull)

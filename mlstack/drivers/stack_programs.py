@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from mlstack.drivers.registry import stack_driver, stack_engine
-from mlstack.drivers.stacks import UNIT, StackEngine, StackName, Unit, UnitReading
+from mlstack.drivers.stacks import UNIT, StackDriver, StackEngine, StackName, Unit, UnitReading
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.images import reference_to_run
 from mlstack.spec.address import Address
@@ -72,8 +72,15 @@ class StackReader:
         driver = stack_driver(resource, self._graph, root=self._root)
         if driver is None:
             return None
-        unit = driver.unit(resource, self._graph, desired, images=self._images)
+        record = self._records.get(previous.get(address, address))
+        unit = driver.unit(resource, self._graph, with_kept(driver, desired, record), images=self._images)
         return renamed(unit, previous.get(address))
+
+
+def with_kept(driver: StackDriver, desired: Attributes, record: Record | None) -> dict[str, Any]:
+    """Return the attributes with those that cannot be known here as they are recorded."""
+    before = record.attributes if record is not None and record.driver == driver.name else {}
+    return {**{name: before[name] for name in driver.kept if name in before}, **desired}
 
 
 def renamed(unit: Unit, before: Address | None) -> Unit:

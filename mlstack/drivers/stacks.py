@@ -147,6 +147,8 @@ class StackDriver(Driver, Protocol):
     """
 
     stack: StackName
+    kept: tuple[str, ...]
+    """Attributes that `desired` leaves out where they cannot be known here: they are as recorded."""
 
     def unit(
         self, resource: Resource, graph: ResourceGraph, desired: Mapping[str, Any], *, images: Mapping[Address, str]

@@ -6,7 +6,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import StepContext
-from mlstack.drivers.stack_programs import known_images, recorded_unit, renamed, with_unit
+from mlstack.drivers.stack_programs import known_images, recorded_unit, renamed, with_kept, with_unit
 from mlstack.drivers.stacks import StackDriver, StackName, Unit, UnitReading
 from mlstack.executor.walk import StepError
 from mlstack.executor.work import Outcome, Work
@@ -21,7 +21,7 @@ def make_in_stack(
     work: Work, change: Change, resource: Endpoint | Pool, driver: StackDriver, *, record: Record | None
 ) -> Outcome:
     """Bring a resource into its stack and see that it is as it should be."""
-    desired = driver.desired(resource, work.graph, work.versions())
+    desired = with_kept(driver, driver.desired(resource, work.graph, work.versions()), record)
     unit = driver.unit(resource, work.graph, desired, images=known_images(work.graph, work.records))
     unit = renamed(unit, change.previous_address)
     brought = _expanded(unit, record)

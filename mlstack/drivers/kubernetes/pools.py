@@ -28,6 +28,7 @@ class KubernetesPools:
     """The driver of pools with `target: kubernetes`."""
 
     name = "kubernetes-pool"
+    kept = ()
     stack: StackName = STACK
 
     def __init__(self, *, root: Path | None = None) -> None:
