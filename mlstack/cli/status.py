@@ -7,6 +7,7 @@ from mlstack.cli.project import make_plan, open_project
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import ExitCode
 from mlstack.drivers.base import Absent, NotChecked, Observation, Present
+from mlstack.drivers.read import observe_in_stacks
 from mlstack.graph.change import Action
 from mlstack.planner.plan import Scope
 from mlstack.render.table import render_table
@@ -24,10 +25,14 @@ def status(context: typer.Context) -> int:
     planned = make_plan(project, Scope())
     failed = {(run.address, run.fingerprint) for run in project.reader().runs() if run.status == "failed"}
     rows = []
+    observations = {
+        **planned.readings.observations,
+        **observe_in_stacks(project.graph, planned.prior, root=project.root),
+    }
     for change in planned.plan.changes:
-        if change.kind is Kind.POOL:
-            continue
-        observation = planned.readings.observations.get(change.address)
+        if change.kind is Kind.POOL and change.before is None:
+            continue  # nothing is made for it
+        observation = observations.get(change.address)
         has_failed = change.action is Action.RUN and (change.address, change.fingerprint) in failed
         word = "failed" if has_failed else _state_word(change.action, observation, change.kind)
         version = (planned.plan.versions.get(change.address) or "")[:12]

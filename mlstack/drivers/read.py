@@ -11,7 +11,7 @@ from mlstack.drivers.open_runs import open_runs
 from mlstack.drivers.registry import driver_named
 from mlstack.drivers.stacks import UNIT
 from mlstack.graph.graph import ResourceGraph
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.spec import Endpoint, Pool
 from mlstack.state.protocols import StateReader
 from mlstack.state.state import Record, State
@@ -48,6 +48,16 @@ def undeclared(
     found |= Definitions(graph, root, cache_folder=cache_folder).orphans.keys()
     found |= orphan_datasets(graph, root=root, cache_folder=cache_folder).keys()
     return tuple(sorted(found - graph.resources.keys()))
+
+
+def observe_in_stacks(graph: ResourceGraph, prior: State | None, *, root: Path) -> dict[Address, Observation]:
+    """Ask whether endpoints that are made in stacks are well: what `mlstack status` wants to know beyond their diff."""
+    records = prior.resources if prior is not None else {}
+    found: dict[Address, Observation] = {}
+    for address, record in records.items():
+        if UNIT in record.attributes and kind_of(address) is Kind.ENDPOINT:
+            found[address] = driver_named(record.driver, root=root).read(graph.resources.get(address), record)
+    return found
 
 
 def _observe(graph: ResourceGraph, prior: State | None, *, root: Path, refresh: bool) -> dict[Address, Observation]:
