@@ -1,6 +1,7 @@
 """The whole program of each stack, from the file, what is recorded, and who describes units."""
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import msgspec
 
 from mlstack.drivers.registry import stack_driver, stack_engine
 from mlstack.drivers.stacks import UNIT, StackDriver, StackEngine, StackName, Unit, UnitReading
+from mlstack.graph.change import Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.images import reference_to_run
 from mlstack.spec.address import Address
@@ -64,7 +66,10 @@ class StackReader:
             if not self._refresh and program == before:
                 continue
             engine = engine or stack_engine(self._graph.spec, root=self._root)
-            found |= engine.preview(stack, list(program.values()), refresh=self._refresh)
+            readings = engine.preview(stack, list(program.values()), refresh=self._refresh)
+            found |= {
+                each: in_order(reading, wanted.get(each, recorded.get(each))) for each, reading in readings.items()
+            }
         return found
 
     def _unit(self, address: Address, desired: Attributes, previous: Mapping[Address, Address]) -> Unit | None:
@@ -81,6 +86,23 @@ def with_kept(driver: StackDriver, desired: Attributes, record: Record | None) -
     """Return the attributes with those that cannot be known here as they are recorded."""
     before = record.attributes if record is not None and record.driver == driver.name else {}
     return {**{name: before[name] for name in driver.kept if name in before}, **desired}
+
+
+def in_order(reading: UnitReading, unit: Unit | None) -> UnitReading:
+    """Return the reading with its objects in the order of the unit: what others stand on comes first."""
+    if unit is None:
+        return reading
+    places = {f"{unit.address}#{each.key}": place for place, each in enumerate(unit.objects)}
+    by_place = partial(_place, places)
+    return msgspec.structs.replace(
+        reading,
+        parts=tuple(sorted(reading.parts, key=by_place)),
+        drifted=tuple(sorted(reading.drifted, key=by_place)),
+    )
+
+
+def _place(places: Mapping[str, int], part: Change) -> tuple[int, str]:
+    return places.get(part.address, len(places)), part.address
 
 
 def renamed(unit: Unit, before: Address | None) -> Unit:
