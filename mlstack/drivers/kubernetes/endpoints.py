@@ -39,7 +39,7 @@ class KubernetesEndpoints:
 
     name = "kubernetes-endpoint"
     stack: StackName = STACK
-    kept = ("secrets_version",)
+    kept: tuple[str, ...] = ("secrets_version",)
     """Attributes that `desired` leaves out where they cannot be known: they are as recorded."""
 
     def __init__(self, *, root: Path | None = None) -> None:

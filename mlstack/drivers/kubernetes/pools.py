@@ -28,7 +28,7 @@ class KubernetesPools:
     """The driver of pools with `target: kubernetes`."""
 
     name = "kubernetes-pool"
-    kept = ()
+    kept: tuple[str, ...] = ()
     stack: StackName = STACK
 
     def __init__(self, *, root: Path | None = None) -> None:
