@@ -87,17 +87,27 @@ def _expanded(unit: Unit, record: Record | None) -> Unit:
 
 
 def _approve(work: Work, change: Change, reading: UnitReading) -> None:
-    """Hold what a wave would do against the row. Raises `NotApprovedError` when it is more."""
-    if not reading.parts and not reading.drifted:
-        return
+    """Hold what a wave would do against the row. Raises `NotApprovedError` when it is more.
+
+    A wave is previewed without asking the world again. So what the plan found to be gone is still there to it: it is
+    to be updated, or deleted, and not made anew, or nothing.
+    """
     planned = {part.address: part for part in change.parts}
     for part in reading.parts:
         before = planned.get(part.address)
-        if before is not None and may_refine(before.action, part.action) and _is_as_shown(before, part):
+        if change.action is Action.DELETE and part.action is Action.DELETE:
+            continue
+        if before is not None and _covers(before, part):
             continue
         if before is None and change.up_to is not None and part.action in (Action.CREATE, Action.UPDATE):
             continue  # what an `always` stage gives is known only now, and up to an update was approved
         work.refuse(change, f"what is known now asks to {part.action.value} {part.note or part.address}")
+
+
+def _covers(planned: Change, actual: Change) -> bool:
+    if planned.action is Action.CREATE and actual.action is Action.UPDATE:
+        return True
+    return may_refine(planned.action, actual.action) and _is_as_shown(planned, actual)
 
 
 def _is_as_shown(planned: Change, actual: Change) -> bool:
