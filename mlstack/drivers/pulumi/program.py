@@ -2,7 +2,7 @@
 
 It speaks to the monitor itself, over the protocol that every language of Pulumi uses, instead of going through the
 Python SDK's `Resource` classes: those send a stack trace with the paths of this machine for every resource, which the
-checkpoint keeps, and three log lines (docs/decisions/0038-drive-pulumi-by-its-protocol.md).
+checkpoint keeps, and three log lines (docs/decisions/0026-drive-pulumi-by-its-protocol.md).
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
