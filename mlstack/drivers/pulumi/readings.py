@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from mlstack.diagnostics import MlstackError
 from mlstack.drivers.pulumi.checkpoint import Checkpoint
 from mlstack.drivers.pulumi.events import Metadata, Report
 from mlstack.drivers.pulumi.names import Place, object_name, place_of
+from mlstack.drivers.pulumi.problems import events_lost
 from mlstack.drivers.pulumi.properties import field_diffs, shown, unknown_fields
 from mlstack.drivers.stacks import UnitReading
 from mlstack.graph.change import Action, Change
@@ -34,7 +36,7 @@ _ACTIONS: Final[Mapping[str, Action | None]] = {
 def build_readings(
     report: Report, wanted: Iterable[Address], checkpoint: Checkpoint | None
 ) -> dict[Address, UnitReading]:
-    """Return a reading for every address that is wanted or recorded. Raises `KeyError` for a step of no known kind."""
+    """Return a reading for every address that is wanted or recorded. Raises `MlstackError` for a step of unknown kind."""
     recorded = checkpoint.addresses() if checkpoint is not None else set()
     parts: dict[Address, dict[str, Change]] = {}
     drifted: dict[Address, dict[str, Change]] = {}
@@ -56,7 +58,9 @@ def build_readings(
 
 
 def action_of(op: str) -> Action | None:
-    """Return what a step means for its object, None for nothing. Raises `KeyError` for one of no known kind."""
+    """Return what a step means for its object, None for nothing. Raises `MlstackError` for one of no known kind."""
+    if op not in _ACTIONS:
+        raise MlstackError(events_lost(f'a step "{op}" is of no known kind'))
     return _ACTIONS[op]
 
 
