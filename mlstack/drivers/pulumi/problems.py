@@ -73,7 +73,7 @@ def update_problem(address: Address, texts: Sequence[str]) -> Diagnostic:
         code="update-failed",
         summary="Pulumi could not make it so",
         detail="\n".join(texts),
-        hint="What else the stack holds was gone on with. Apply again when what it says is repaired.",
+        hint="Apply again when what it says is repaired: what is done is not done again.",
         address=address,
     )
 

@@ -36,7 +36,7 @@ _ACTIONS: Final[Mapping[str, Action | None]] = {
 def build_readings(
     report: Report, wanted: Iterable[Address], checkpoint: Checkpoint | None
 ) -> dict[Address, UnitReading]:
-    """Return a reading for every address that is wanted or recorded. Raises `MlstackError` for a step of unknown kind."""
+    """Return a reading for every address that is wanted or recorded. Raises `MlstackError` for an unknown step."""
     recorded = checkpoint.addresses() if checkpoint is not None else set()
     parts: dict[Address, dict[str, Change]] = {}
     drifted: dict[Address, dict[str, Change]] = {}
