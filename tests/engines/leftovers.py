@@ -10,11 +10,13 @@ from tests.engines.session import Session
 
 
 def remove(session: Session) -> None:
-    """End processes that run on a session's files, and unmount what is mounted in its folders."""
+    """End processes that run on a session's files, unmount what is mounted in its folders, remove sockets elsewhere."""
     kill(_shims(session))
     kill(_inside(session))
     for mount in reversed(mounts(session)):
         subprocess.run(["umount", "--lazy", mount], stderr=subprocess.DEVNULL, check=False)
+    for shim in shim_sockets(session):
+        shim.unlink(missing_ok=True)
 
 
 def _shims(session: Session) -> list[Process]:
@@ -25,6 +27,12 @@ def _shims(session: Session) -> list[Process]:
         if process.info["name"].startswith("containerd-shim") and any(f"{session.folder}/" in word for word in words):
             found.append(process.pid)
     return _still_there(found)
+
+
+def shim_sockets(session: Session) -> list[Path]:
+    """Where containerd's processes listened, outside the session's folders."""
+    written = session.folder.glob("**/io.containerd.runtime.v2.task/*/*/address")
+    return [Path(file.read_text(encoding="utf-8").removeprefix("unix://")) for file in written]
 
 
 def _inside(session: Session) -> list[Process]:

@@ -244,7 +244,5 @@ def remove(session: Session) -> None:
         if log.is_symlink() and log.readlink().is_relative_to(session.data):
             log.unlink(missing_ok=True)
     for task in session.folder.glob("containerd/io.containerd.runtime.v2.task/*/*"):  # a folder for each container
-        with contextlib.suppress(FileNotFoundError):
-            Path((task / "address").read_text(encoding="utf-8").removeprefix("unix://")).unlink()
         for result in CNI_RESULTS.glob(f"*-{task.name}-*"):
             result.unlink(missing_ok=True)

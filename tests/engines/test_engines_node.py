@@ -223,6 +223,9 @@ def test_what_a_killed_run_leaves_of_its_node_is_cleared_away(
         running = [Process.of(pid) for pid in (*map(int, pids), pod)]
         traces = [node_network.namespace(session), Path("/sys/class/net", node_network.interface(session))]
         block = str(addresses(session).block)
+        sockets = leftovers.shim_sockets(session)
+        assert all(socket.is_socket() for socket in sockets)
+        assert sockets
         result = next(node.CNI_RESULTS.glob(f"{cgroups.name(session)}-*"))
         sandbox = result.name.removeprefix(f"{cgroups.name(session)}-").removesuffix("-eth0")
         assert all(trace.exists() for trace in traces)
@@ -235,7 +238,7 @@ def test_what_a_killed_run_leaves_of_its_node_is_cleared_away(
         owner.kill()
     lifetime.sweep()
     assert not any(process.alive() for process in running)
-    assert not any(trace.exists() for trace in (*traces, session.folder, session.data))
+    assert not any(trace.exists() for trace in (*traces, *sockets, session.folder, session.data))
     assert cgroups_of(session) == []
     assert leftovers.mounts(session) == []
     assert block not in rules()

@@ -63,6 +63,8 @@ def test_what_a_killed_run_leaves_is_cleared_away(docker_engine: DockerEngine, a
         assert rules().count(block) == 4, "two words of one rule, and one of each of two"
         assert lives(int(container))
         assert lives(int(own)), "one that only a test knows of"
+        sockets = leftovers.shim_sockets(session)
+        assert sockets
         lifetime.sweep()
         assert lives(int(container)), "a living owner's engines stay"
         if also_engine:
@@ -75,6 +77,7 @@ def test_what_a_killed_run_leaves_is_cleared_away(docker_engine: DockerEngine, a
     assert not bridge.exists()
     assert not session.folder.exists()
     assert not session.data.exists()
+    assert not any(socket.exists() for socket in sockets)
     assert leftovers.mounts(session) == []
     assert block not in rules()
     assert docker_engine.client.ping()
