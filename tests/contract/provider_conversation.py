@@ -22,7 +22,7 @@ import yaml
 from google.protobuf import empty_pb2, json_format
 from pulumi.runtime.proto import engine_pb2, provider_pb2, provider_pb2_grpc, status_pb2
 
-from tests.engines.pulumi_kubernetes.values import decode, encode, plain
+from tests.engines.pulumi_kubernetes.values import UNKNOWN, Secret, decode, encode
 
 Data = dict[str, Any]
 
@@ -115,10 +115,10 @@ class Player:
             return self._failed(error, recorded=not given.get("preview"))
 
     def _check(self, given: Data) -> Data:
-        request = provider_pb2.CheckRequest(urn=self.urn, olds=encode(self.recorded), news=encode(given))
+        request = provider_pb2.CheckRequest(urn=self.urn, olds=encode(self.recorded), news=encode(meant(given)))
         answer = self.plugin.calls.Check(request, timeout=FORBIDDEN_TO_WAIT)
         self.checked = decode(answer.inputs)
-        return {"inputs": plain(self.checked), "failures": [each.reason for each in answer.failures]}
+        return {"inputs": shown(self.checked), "failures": [each.reason for each in answer.failures]}
 
     def _diff(self, given: Data) -> Data:
         request = provider_pb2.DiffRequest(
@@ -140,7 +140,7 @@ class Player:
         answer = self.plugin.calls.Create(request, timeout=FORBIDDEN_TO_WAIT)
         if not preview:
             self.identifier, self.state, self.recorded = answer.id, decode(answer.properties), self.checked
-        return {"id": answer.id, "properties": plain(decode(answer.properties))}
+        return {"id": answer.id, "properties": shown(decode(answer.properties))}
 
     def _update(self, given: Data) -> Data:
         preview = bool(given.get("preview"))
@@ -151,7 +151,7 @@ class Player:
         answer = self.plugin.calls.Update(request, timeout=FORBIDDEN_TO_WAIT)
         if not preview:
             self.state, self.recorded = decode(answer.properties), self.checked
-        return {"properties": plain(decode(answer.properties))}
+        return {"properties": shown(decode(answer.properties))}
 
     def _read(self, given: Data) -> Data:
         self.identifier = given.get("id", self.identifier)
@@ -162,7 +162,7 @@ class Player:
         answer = self.plugin.calls.Read(request, timeout=FORBIDDEN_TO_WAIT)
         if answer.id:
             self.state, self.recorded = decode(answer.properties), decode(answer.inputs)
-        return {"id": answer.id, "properties": plain(decode(answer.properties)), "inputs": plain(decode(answer.inputs))}
+        return {"id": answer.id, "properties": shown(decode(answer.properties)), "inputs": shown(decode(answer.inputs))}
 
     def _delete(self, _given: Data) -> Data:
         request = provider_pb2.DeleteRequest(id=self.identifier, urn=self.urn, properties=encode(self.state))
@@ -178,7 +178,7 @@ class Player:
                 partial = provider_pb2.ErrorResourceInitFailed()
                 if detail.Unpack(partial):
                     failed |= {"id": partial.id, "reasons": list(partial.reasons)}
-                    failed["properties"] = plain(decode(partial.properties))
+                    failed["properties"] = shown(decode(partial.properties))
                     if recorded:
                         self.identifier, self.state = partial.id, decode(partial.properties)
                         self.recorded = decode(partial.inputs) if partial.HasField("inputs") else self.checked
@@ -193,6 +193,32 @@ class Player:
         if isinstance(given, dict):
             return {self.put_in(key): self.put_in(value) for key, value in given.items()}
         return [self.put_in(each) for each in given] if isinstance(given, list) else given
+
+
+UNKNOWN_WORD, SECRET_KEY = "$UNKNOWN", "$secret"
+"""How files write a value that is known after apply; `{$secret: value}` is one that Pulumi keeps encrypted."""
+
+
+def meant(written: Any) -> Any:
+    """The value that a file writes."""
+    if isinstance(written, dict):
+        if written.keys() == {SECRET_KEY}:
+            return Secret(meant(written[SECRET_KEY]))
+        return {key: meant(value) for key, value in written.items()}
+    if isinstance(written, list):
+        return [meant(each) for each in written]
+    return UNKNOWN if written == UNKNOWN_WORD else written
+
+
+def shown(value: Any) -> Any:
+    """A value as a file writes it."""
+    if isinstance(value, Secret):
+        return {SECRET_KEY: shown(value.value)}
+    if isinstance(value, dict):
+        return {key: shown(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [shown(each) for each in value]
+    return UNKNOWN_WORD if value is UNKNOWN else value
 
 
 @contextmanager

@@ -32,7 +32,7 @@ READ_ONLY = {
 def normalized(obj: Object) -> Object:
     """Return the object in its canonical form, without what only the server may write."""
     if not has_unknown(obj):
-        obj = cut_to_shape(_retyped(obj), obj)
+        obj = _secret(obj) if is_secret(obj) else cut_to_shape(_retyped(obj), obj)
     meta = obj.get("metadata")
     if isinstance(meta, dict) and meta.keys() & READ_ONLY:
         return {**obj, "metadata": {key: value for key, value in meta.items() if key not in READ_ONLY}}
@@ -41,8 +41,6 @@ def normalized(obj: Object) -> Object:
 
 def _retyped(obj: Object) -> Object:
     version, kind = obj.get("apiVersion"), obj.get("kind")
-    if (version, kind) == ("v1", "Secret"):
-        return _secret(obj)
     known = _known()
     name = known["kinds"].get(f"{version} {kind}")
     if name is None:
@@ -94,6 +92,11 @@ def _typed(value: Any, type_: str) -> Any:
     if plain and (not isinstance(value, plain) or (type_ in ("int", "float") and isinstance(value, bool))):
         raise _MismatchError
     return value
+
+
+def is_secret(obj: Object) -> bool:
+    """Whether it is a Secret of Kubernetes."""
+    return (obj.get("apiVersion"), obj.get("kind")) == ("v1", "Secret")
 
 
 def _secret(obj: Object) -> Object:

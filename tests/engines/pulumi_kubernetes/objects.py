@@ -54,7 +54,12 @@ def merge_patch(old: Object, new: Object) -> Object:
 
 
 def _same(old: Any, new: Any) -> bool:
-    return old == new and isinstance(old, bool) == isinstance(new, bool)
+    """Equality in JSON: true is not 1."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_same(value, new[key]) for key, value in old.items())
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
+    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
 def _without_unknown(value: Any) -> Any:

@@ -68,7 +68,7 @@ class Provider:
         if not names.is_named(inputs) and self.settings.server_side_apply:
             raise RefusedError("the `.metadata.generateName` field is not supported in Server-Side Apply mode")
         meta = inputs.get("metadata")
-        if self.settings.namespace and isinstance(meta, dict) and not meta.get("namespace"):
+        if self.settings.namespace and isinstance(meta, dict) and meta.get("namespace") in (None, "", UNKNOWN):
             version, kind = names.type_of(urn)
             if namespaced(self._cluster_or_none, version, kind):
                 meta["namespace"] = self.settings.namespace
@@ -210,17 +210,18 @@ class Provider:
             inputs = _as_imported(inputs, live)
         read_state = _state(inputs, live, old, initial, manager)
         keep_secrets(inputs, old)
-        if reasons := ([] if first_time else self._complaints(old_inputs, live)):
+        if not first_time and (complaints := self._complaints(old_inputs, live)) is not None:
             message = f"Resource '{name}' was created but failed to initialize"
-            raise PartialError(message, given, read_state, inputs, reasons)
+            raise PartialError(message, given, read_state, inputs, complaints)
         return given, read_state, inputs
 
-    def _complaints(self, inputs: Object, live: Object) -> list[str]:
+    def _complaints(self, inputs: Object, live: Object) -> list[str] | None:
+        """Why an object that is read is not ready; None if it is."""
         look = look_at(live)
         if look is None or (live["apiVersion"], live["kind"]) not in READ_TOO or waiting.skips_await(inputs):
-            return []
+            return None
         verdict = look(Wait(self.cluster, self.cancelled, live, None, 0, settled=True), live)
-        return [] if verdict.ready else verdict.reasons or ["not ready"]
+        return None if verdict.ready else verdict.reasons
 
     # --------------------------------------------------------------------------------------------------- Update
 

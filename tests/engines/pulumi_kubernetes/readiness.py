@@ -34,7 +34,8 @@ def _service() -> Look:
             )
         if not served:
             reasons.append("Service was not allocated an IP address; does your cloud provider support this?")
-        return Verdict(ready=served and settled and not pending, reasons=reasons)
+        done = served and not pending
+        return Verdict(ready=done and settled, reasons=reasons, good_enough=done)
 
     return look
 

@@ -37,6 +37,10 @@ class Verdict:
 
     ready: bool
     reasons: list[str]
+    failed: bool = False
+    """Whether it will never be ready."""
+    good_enough: bool = False
+    """Whether it counts as ready when the wait ends."""
 
 
 Look = Callable[["Wait", Object], Verdict]
@@ -72,8 +76,10 @@ class Wait:
         deadline, pause, live, ended = time.monotonic() + self.timeout, 0.1, self.obj, ""
         while True:
             verdict = look(self, live)
-            if verdict.ready:
+            if verdict.ready or (ended and verdict.good_enough):
                 return live
+            if verdict.failed:
+                raise NotReadyError(f"Resource '{name}' was created but failed to initialize", live, verdict.reasons)
             if ended:
                 raise NotReadyError(ended, live, verdict.reasons)
             if self.cancelled.wait(max(0.0, min(pause, deadline - time.monotonic()))):

@@ -98,12 +98,14 @@ def _errors(status: Object) -> list[str]:
 
 
 def job(wait: Wait, live: Object) -> Verdict:
-    """Ready once it is complete; suspended ones too. A failed one is an error at once."""
-    if found(live, "spec", "suspend") or condition(live, "Complete").get("status") == "True":
-        return Verdict(ready=True, reasons=[])
+    """Ready once it is complete. A failed one is an error at once; a suspended one is waited for like any other."""
     failed = condition(live, "Failed")
-    reasons = [f"[{failed.get('reason')}] {failed.get('message')}"] if failed.get("status") == "True" else []
-    return Verdict(ready=False, reasons=reasons + pod_errors(wait, live))
+    if failed.get("status") == "True" and failed.get("reason") in ("BackoffLimitExceeded", "DeadlineExceeded"):
+        reasons = [f"[{failed['reason']}] {failed.get('message')}", *pod_errors(wait, live)]
+        return Verdict(ready=False, reasons=reasons, failed=True)
+    if found(live, "status", "startTime") and condition(live, "Complete").get("status") == "True":
+        return Verdict(ready=True, reasons=[])
+    return Verdict(ready=False, reasons=pod_errors(wait, live))
 
 
 def pod(_wait: Wait, live: Object) -> Verdict:
