@@ -55,6 +55,7 @@ class ExitCode(IntEnum):
     CHANGES = 2
     BUG = 3
     NOT_TRIED = 4
+    GOES_ON = 5
     USAGE = 64
     INTERRUPTED = 130
 

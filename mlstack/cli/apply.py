@@ -1,7 +1,7 @@
 """`mlstack apply`: carry out a plan, a saved one or one made now."""
 
 from pathlib import Path
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 import typer
 
@@ -33,6 +33,12 @@ PlanFileArgument = Annotated[
 Commit = Annotated[bool, typer.Option("--commit", help="Commit the results (dvc.lock and the like) afterwards.")]
 
 
+Detach = Annotated[
+    bool,
+    typer.Option("--detach", help="Start runs elsewhere and do not wait for them: exit code 5 while they go on."),
+]
+
+
 def apply(
     context: typer.Context,
     planfile: PlanFileArgument = None,
@@ -52,6 +58,7 @@ def apply(
     push: options.Push = None,
     pull: options.Pull = None,
     approved: options.Approved = "",
+    detach: Detach = False,
     yes: options.Yes = False,
 ) -> int:
     """Make it so: carry out the plan.
@@ -74,10 +81,9 @@ def apply(
         planned = _plan(settings, project, scope, saved, locked=settings.ci if locked_ is None else locked_)
         approval = Approval(yes=yes, digest=approved, is_saved=saved is not None)
         how = approval.obtain(settings, project.spec, planned.plan)
-        operation, most = "destroy" if scope.destroy else "apply", parallelism or DEFAULT_PARALLELISM
-        order = Order(
-            operation=operation, parallelism=most, json_into=json_into, because=because, push=push, approval=how
-        )
+        told: dict[str, Any] = {"json_into": json_into, "because": because, "push": push, "is_detached": detach}
+        most = parallelism or DEFAULT_PARALLELISM
+        order = Order(operation="destroy" if scope.destroy else "apply", parallelism=most, approval=how, **told)
         code = carry_out(settings, project, planned, lock=lock, order=order)
         code = share_results(settings, project, planned, code=code, push=push, pull=pull)
         keep_results(project, planned.plan, commit=commit and code == ExitCode.OK, operation="mlstack apply")

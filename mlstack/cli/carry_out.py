@@ -37,6 +37,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """How a plan is to be carried out; `because` is what the person says about it, for history and provenance.
 
     `approval` says how it was agreed to, for the history. `push` False: nothing goes to the remote.
+    `is_detached`: runs elsewhere are not waited for.
     """
 
     operation: str
@@ -45,6 +46,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     because: str = ""
     push: bool | None = None
     approval: str = ""
+    is_detached: bool = False
 
 
 @contextmanager
@@ -150,6 +152,8 @@ def exit_code_of(result: ApplyResult) -> int:
     """Turn the result into an exit code."""
     if result.outcome == "interrupted":
         return ExitCode.INTERRUPTED
+    if result.outcome == "left":
+        return ExitCode.GOES_ON
     return ExitCode.OK if result.outcome == "done" else ExitCode.ERROR
 
 
@@ -210,6 +214,7 @@ def make_work(
         verify_lock=verify_lock,
         interrupt=interrupt,
         metrics=planned.readings.metrics,
+        is_detached=order.is_detached,
         recording=Recorder(project.graph, root=project.root, command=command),
     )
     publishing = order.push is not False

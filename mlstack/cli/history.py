@@ -20,7 +20,7 @@ Id = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", "-n", metavar="N", min=1, help="Show the newest N.")]
 
-_TONES: dict[str, Tone] = {"done": "add", "failed": "error", "interrupted": "warning"}
+_TONES: dict[str, Tone] = {"done": "add", "failed": "error", "interrupted": "warning", "left": "warning"}
 
 
 _APPROVALS = {

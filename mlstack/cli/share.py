@@ -10,9 +10,12 @@ from mlstack.cli.settings import Settings
 from mlstack.cli.transfer_lines import transfer_lines
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, Severity
 from mlstack.drivers.dvc.exchange import Exchange
+from mlstack.drivers.registry import pool_of
 from mlstack.graph.change import Action
+from mlstack.graph.graph import ResourceGraph
 from mlstack.render.human import counted
 from mlstack.spec.address import Kind
+from mlstack.spec.spec import RUNNER_TARGETS, Stage
 from mlstack.state.environment_folder import OWN_FOLDER
 
 _RECORDING = (Action.CREATE, Action.UPDATE, Action.RUN, Action.FOLLOW, Action.RESTORE, Action.ACCEPT, Action.MOVE)
@@ -47,7 +50,7 @@ def share_results(
         if code == ExitCode.OK and not scope.partial:
             _bring_back(settings, exchange)
         if (not settings.ci if pull is None else pull) and code == ExitCode.OK and not scope.partial:
-            _restore(settings, exchange)
+            _restore(settings, exchange, asked=bool(pull), elsewhere=_made_elsewhere(project.graph))
     except MlstackError as error:
         report(settings, error.diagnostics)
         return code or error.exit_code
@@ -87,9 +90,16 @@ def _bring_back(settings: Settings, exchange: Exchange) -> None:
         note(f"\nPut recorded results in the place of others, such as those of a try: {', '.join(paths)}.")
 
 
-def _restore(settings: Settings, exchange: Exchange) -> None:
+def _made_elsewhere(graph: ResourceGraph) -> frozenset[str]:
+    """Return the outputs of stages that run elsewhere: they stay in the remote until somebody asks for them."""
+    stages = graph.spec.of(Stage).values()
+    found = [stage for stage in stages if pool_of(stage, graph).target in RUNNER_TARGETS]
+    return frozenset(out.path for stage in found for out in stage.outs if out.cache)
+
+
+def _restore(settings: Settings, exchange: Exchange, *, asked: bool, elsewhere: frozenset[str]) -> None:
     """Bring what is recorded and is nowhere in the workspace. Nothing needs it now, so a failure is only said."""
-    missing = exchange.missing_in_workspace()
+    missing = [path for path in exchange.missing_in_workspace() if asked or path not in elsewhere]
     if not missing:
         return
     with transfer_lines(settings) as line:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event as StopFlag
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -19,6 +19,9 @@ from mlstack.graph.sources import FileDigest
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Resource, Stage
 from mlstack.state.state import Record, RunRecord
+
+if TYPE_CHECKING:
+    from mlstack.drivers.elsewhere import RemoteResult
 
 # ---------------------------------------------------------------------------------------------------- reading
 
@@ -194,11 +197,25 @@ class RunOrder(msgspec.Struct, frozen=True, kw_only=True):
     image: str | None = None
 
 
+Cause = Literal[
+    "error",
+    "timeout",
+    "hang",
+    "out-of-memory",
+    "cancelled",
+    "preempted",
+    "node-lost",
+    "no-capacity",
+    "image-pull",
+]
+"""Why an attempt failed. From "preempted" on they concern places that give and take nodes."""
+
+
 class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     """How one attempt ended. `cause` is one of the retry causes, or None when it succeeded."""
 
     exit_code: int | None
-    cause: Literal["error", "timeout", "hang", "out-of-memory", "cancelled"] | None = None
+    cause: Cause | None = None
     detail: str = ""
     seconds: float = 0.0
     log_tail: tuple[str, ...] = ()
@@ -270,6 +287,14 @@ class ResultStore(Protocol):
 
     def commit(self, address: Address, entry_key: Any, *, keep_in_run_cache: bool = True) -> LockEntry:
         """Hash the outputs, put them into the cache and the run-cache, and return the entry for `dvc.lock`."""
+        ...
+
+    def provide(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Put contents of this machine into the remote, which a run elsewhere needs."""
+        ...
+
+    def adopt(self, address: Address, result: "RemoteResult", *, say: Say) -> LockEntry:
+        """Take a result over that is in the remote: what Git keeps comes into the workspace, the rest stays there."""
         ...
 
     def lookup(self, address: Address, entry_key: Any) -> LockEntry | None:

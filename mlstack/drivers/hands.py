@@ -10,6 +10,7 @@ from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.drivers.dvc.orphans import forget_dataset
 from mlstack.drivers.dvc.store import DvcResults
+from mlstack.drivers.elsewhere import RemoteOrder, SupportsRemoteRun
 from mlstack.drivers.local.admission import StageAdmission
 from mlstack.drivers.local.capacity import resources_of
 from mlstack.drivers.local.environments import ensure_environment, python_variables
@@ -62,6 +63,33 @@ class LocalHands:
         """Return what started a run, also of a stage that is not declared any more. All runs are on this machine."""
         saved = read_order(Path(run.folder)) if run.folder is not None else None
         return self._runner("docker" if saved is not None and saved.container else "local")
+
+    def remote_runner(self, stage: Stage) -> SupportsRemoteRun | None:
+        """Return what runs this stage elsewhere; None for a stage that runs on this machine."""
+        return self._elsewhere(pool_of(stage, self._graph).target)
+
+    def remote_runner_of(self, run: RunRecord) -> SupportsRemoteRun | None:
+        """Return what follows or cancels a run elsewhere, also of a stage that is not declared any more."""
+        return self._elsewhere(run.remote.target) if run.remote is not None else None
+
+    def _elsewhere(self, target: str) -> SupportsRemoteRun | None:
+        runner: object = self._runner(target)
+        return runner if isinstance(runner, SupportsRemoteRun) else None
+
+    def remote_order(self, stage: Stage, key: EntryKey, *, image: str, runner: str, again: str) -> RemoteOrder:
+        """Decide everything about a run elsewhere but the number of its attempt."""
+        pool = pool_of(stage, self._graph)
+        return RemoteOrder(
+            stage=stage,
+            pool=pool,
+            graph=self._graph,
+            key=key,
+            root=self._root,
+            image=image,
+            runner=runner,
+            resources=resources_of(stage, pool),
+            again=again,
+        )
 
     def order(
         self,
@@ -167,6 +195,8 @@ class _Unrecorded:
         self.obtain = store.obtain
         self.publish = store.publish
         self.publish_result = store.publish_result
+        self.provide = store.provide
+        self.adopt = store.adopt
         self.occupied = store.occupied
         self.prepare = store.prepare
         self.commit = store.commit

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import msgspec
 
-from mlstack.spec.address import Address
+from mlstack.drivers.elsewhere import RunOutcome
+from mlstack.spec.address import Address, Kind
 from mlstack.state.environment_folder import OWN_FOLDER
 from mlstack.state.identity import host_name, is_running
 from mlstack.state.state import RunRecord
 
+_TOGETHER = 16
 OPEN = ("claimed", "running")
 """The statuses of a run that was not collected. A mere claim counts: its owner can have died right after the start."""
 
@@ -22,13 +24,43 @@ class RunEnd(msgspec.Struct, frozen=True):
     ended: float
 
 
-def open_runs(runs: Sequence[RunRecord], *, root: Path) -> dict[Address, tuple[RunRecord, ...]]:
-    """Return the runs that go on, or that ended well and wait to be collected, by stage and in the order of `runs`."""
+def open_runs(runs: Sequence[RunRecord], *, root: Path, refresh: bool = True) -> dict[Address, tuple[RunRecord, ...]]:
+    """Return the runs that go on, or that ended well and wait to be collected, by stage and in the order of `runs`.
+
+    Runs elsewhere are asked where they are; without `refresh` they are taken for going on. Raises `MlstackError` when
+    one cannot be asked: it is never taken for gone.
+    """
     found: dict[Address, tuple[RunRecord, ...]] = {}
+    elsewhere = _outcomes([run for run in runs if run.status in OPEN and run.remote is not None], root, refresh=refresh)
     for run in (in_tree(run, root) for run in runs if run.status in OPEN):
-        if run_goes_on(run) or _ended_well(run):
+        is_open = elsewhere[_key(run)] if run.remote is not None else run_goes_on(run) or _ended_well(run)
+        if is_open:
             found[run.address] = (*found.get(run.address, ()), run)
     return found
+
+
+def _outcomes(runs: Sequence[RunRecord], root: Path, *, refresh: bool) -> dict[tuple[str, str], bool]:
+    """Say which runs elsewhere are open, asking side by side."""
+    if not refresh or not runs:
+        return {_key(run): True for run in runs}
+    from concurrent.futures import ThreadPoolExecutor
+
+    from mlstack.drivers.registry import make_driver
+
+    targets = {run.remote.target for run in runs if run.remote is not None}
+    drivers = {target: make_driver(Kind.STAGE, target, root=root) for target in targets}
+
+    def ask(run: RunRecord) -> bool:
+        assert run.remote is not None  # noqa: S101 - only those are asked
+        outcome: RunOutcome = drivers[run.remote.target].outcome(run)
+        return outcome.goes_on or outcome.ended_well
+
+    with ThreadPoolExecutor(max_workers=min(_TOGETHER, len(runs))) as pool:
+        return {_key(run): is_open for run, is_open in zip(runs, pool.map(ask, runs), strict=True)}
+
+
+def _key(run: RunRecord) -> tuple[str, str]:
+    return run.address, run.fingerprint
 
 
 def in_tree(run: RunRecord, root: Path) -> RunRecord:

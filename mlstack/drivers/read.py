@@ -36,7 +36,7 @@ def read_world(
         metrics=results.metrics,
         diagnostics=results.diagnostics,
         observations=_observe(graph, prior, root=root, refresh=refresh),
-        running=open_runs(reader.runs(), root=root),
+        running=open_runs(reader.runs(), root=root, refresh=refresh),
     )
 
 
@@ -44,7 +44,7 @@ def undeclared(
     graph: ResourceGraph, prior: State | None, reader: StateReader, *, root: Path, cache_folder: Path
 ) -> tuple[Address, ...]:
     """Return what is recorded or runs, sorted, although the file does not declare it any more."""
-    found = {*(prior.resources if prior else ()), *open_runs(reader.runs(), root=root)}
+    found = {*(prior.resources if prior else ()), *open_runs(reader.runs(), root=root, refresh=False)}
     found |= Definitions(graph, root, cache_folder=cache_folder).orphans.keys()
     found |= orphan_datasets(graph, root=root, cache_folder=cache_folder).keys()
     return tuple(sorted(found - graph.resources.keys()))

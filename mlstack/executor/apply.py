@@ -1,7 +1,6 @@
 """Carries out a plan from the first journal line to the history record."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import msgspec
 
@@ -15,7 +14,7 @@ from mlstack.graph.change import Action
 from mlstack.graph.graph import LockEntry
 from mlstack.planner.plan import Step
 from mlstack.spec.address import Address, Kind, kind_of
-from mlstack.state.state import Entry, HistoryRecord, State, StepResult
+from mlstack.state.state import ApplyOutcome, Entry, HistoryRecord, State, StepResult
 
 _GIVING_RESULTS = (Action.RUN, Action.FOLLOW, Action.RESTORE, Action.ACCEPT)
 
@@ -23,7 +22,7 @@ _GIVING_RESULTS = (Action.RUN, Action.FOLLOW, Action.RESTORE, Action.ACCEPT)
 class ApplyResult(msgspec.Struct, frozen=True, kw_only=True):
     """How an apply ended: one result a step, in the order of the plan."""
 
-    outcome: Literal["done", "failed", "interrupted"]
+    outcome: ApplyOutcome
     results: tuple[StepResult, ...]
     written: tuple[str, ...] = ()
     diagnostics: tuple[Diagnostic, ...] = ()
@@ -65,7 +64,7 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
         lambda step: carry_out(work, step),
         on_event=on_event,
         interrupt=work.interrupt,
-        waits=lambda step: work.is_in_stack(step.address),
+        waits=lambda step: work.is_in_stack(step.address) or work.is_elsewhere(step.address),
     )
     work.tell = walk.tell
     work.waves.tell_with(lambda address, line: work.say(address)(line))
@@ -118,7 +117,7 @@ def _add_history(
     work: Work,
     who: Who,
     results: tuple[StepResult, ...],
-    outcome: Literal["done", "failed", "interrupted"],
+    outcome: ApplyOutcome,
     *,
     started_at: str,
     before: State | None,
@@ -147,9 +146,11 @@ def _add_history(
     )
 
 
-def _outcome(results: tuple[StepResult, ...], *, interrupted: bool) -> Literal["done", "failed", "interrupted"]:
+def _outcome(results: tuple[StepResult, ...], *, interrupted: bool) -> ApplyOutcome:
     if any(result.outcome == "failed" for result in results):
         return "interrupted" if interrupted else "failed"
+    if any(result.outcome == "left" for result in results):
+        return "interrupted" if interrupted else "left"
     if any(result.outcome == "not-started" for result in results):
         return "interrupted" if interrupted else "failed"
     return "done"

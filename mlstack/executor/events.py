@@ -1,13 +1,11 @@
 """What happens while a plan is carried out, as typed events. Rendering turns them into lines, JSON or progress."""
 
-from typing import Literal
-
 import msgspec
 
 from mlstack.diagnostics import Diagnostic
 from mlstack.graph.change import Action
 from mlstack.spec.address import Address
-from mlstack.state.state import StepResult
+from mlstack.state.state import ApplyOutcome, StepResult
 
 
 class ApplyStarted(msgspec.Struct, frozen=True, kw_only=True, tag="apply_started"):
@@ -75,6 +73,14 @@ class StepSkipped(msgspec.Struct, frozen=True, kw_only=True, tag="step_skipped")
     because: str
 
 
+class StepLeft(msgspec.Struct, frozen=True, kw_only=True, tag="step_left"):
+    """What the step started goes on elsewhere, and is not waited for any more; `detail` says where."""
+
+    address: Address
+    action: Action
+    detail: str
+
+
 class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
     """Ctrl-C: first "finish the running steps, start no more", then "stop now"."""
 
@@ -84,7 +90,7 @@ class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
 class ApplyEnded(msgspec.Struct, frozen=True, kw_only=True, tag="apply_ended"):
     """The walk is over."""
 
-    outcome: Literal["done", "failed", "interrupted"]
+    outcome: ApplyOutcome
     results: tuple[StepResult, ...]
 
 
@@ -97,6 +103,7 @@ Event = (
     | StepDone
     | StepFailed
     | StepSkipped
+    | StepLeft
     | Interrupted
     | ApplyEnded
 )

@@ -5,8 +5,6 @@ followed or collected by the next one.
 """
 
 import os
-import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,19 +14,20 @@ import msgspec
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import RunOrder, RunResult, SupportsRun
 from mlstack.drivers.open_runs import OPEN, in_tree, is_owner_alive, result_of, run_goes_on
-from mlstack.drivers.retry import next_attempt
+from mlstack.drivers.retry import Tries
+from mlstack.executor.claims import claim_run
 from mlstack.executor.recording import Computed
 from mlstack.executor.walk import NotBegunError, StepError
 from mlstack.executor.work import Work
 from mlstack.graph.change import Action
 from mlstack.graph.graph import EntryKey, LockEntry, StageInputs
 from mlstack.spec.spec import Stage
-from mlstack.state.identity import host_name, process_started
+from mlstack.state.identity import host_name
 from mlstack.state.state import RunRecord
 
 
 def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> LockEntry:
-    """Carry a stage to its result and put that into the cache.
+    """Carry a stage to its result on this machine and put that into the cache.
 
     Raises `StepError` with the end of the log, `NotBegunError` when told to stop before its turn came.
     """
@@ -51,7 +50,7 @@ def run_stage(work: Work, stage: Stage, key: EntryKey, fingerprint: str) -> Lock
             made = _made_meanwhile(work, stage, key)
             if made is not None:
                 return made
-            claim, is_inherited = _claim(work, stage, fingerprint)
+            claim, is_inherited = claim_run(work, stage, fingerprint)
             if is_inherited and _is_collectable(work, claim):
                 claim = _follow(work, stage, claim, tell_process)
             else:
@@ -112,48 +111,10 @@ def _admitted(work: Work, stage: Stage) -> Mapping[str, str] | None:
 def _check_inputs(work: Work, stage: Stage, key: EntryKey) -> None:
     changed = work.hands.changed_inputs(key)
     if changed:
-        raise StepError(_inputs_changed(stage, changed))
+        raise StepError(inputs_changed(stage, changed))
 
 
 # ---------------------------------------------------------------------------------------------------- claim
-
-
-def _claim(work: Work, stage: Stage, fingerprint: str) -> tuple[RunRecord, bool]:
-    """Claim the run, or take over the claim of an owner that is gone. Raises when a live owner has it.
-
-    Also returns whether it was inherited: then its process may go on, or may have ended since, uncollected. That holds
-    for a mere claim as well, since its owner can have died between the start and the note of it.
-    """
-    ours = RunRecord(
-        address=stage.address,
-        fingerprint=fingerprint,
-        status="claimed",
-        host=host_name(),
-        owner_pid=os.getpid(),
-        owner_started=process_started(os.getpid()) or 0.0,
-        apply_id=work.apply_id,
-        claimed_at=work.now(),
-    )
-    ours = msgspec.structs.replace(ours, folder=str(work.hands.order_of(stage, ours).folder))
-    theirs = work.store.claim(ours)
-    if theirs is None:
-        return ours, False
-    is_inherited = theirs.status in ("claimed", "running")
-    if is_inherited:
-        if is_owner_alive(theirs):
-            raise StepError(_claimed(stage, theirs))
-        ours = msgspec.structs.replace(
-            ours,
-            status=theirs.status,
-            pid=theirs.pid,
-            started=theirs.started,
-            attempt=theirs.attempt,
-            host=theirs.host,
-            claimed_at=theirs.claimed_at,
-        )
-    if not work.store.take_over(theirs, ours):
-        raise StepError(_claimed(stage, theirs))
-    return ours, is_inherited
 
 
 def _is_collectable(work: Work, claim: RunRecord) -> bool:
@@ -199,9 +160,7 @@ def _attempts(
     work: Work, stage: Stage, claim: RunRecord, variables: Mapping[str, str], tell_process: Callable[[int], None]
 ) -> RunRecord:
     """Run until it succeeds or the retry rules are used up."""
-    failures: Counter[str] = Counter()
-    first_failure: dict[str, float] = {}
-    attempt = 1
+    tries, attempt = Tries(stage.retry), 1
     while True:
         say = work.say(stage.address)
         image = work.image_of(stage.address)
@@ -216,16 +175,7 @@ def _attempts(
         result = runner.wait(order, claim, say=say, stop=work.interrupt.now)
         if result.cause is None:
             return claim
-        failures[result.cause] += 1
-        now = time.monotonic()
-        first_failure.setdefault(result.cause, now)
-        again = not work.interrupt.draining.is_set() and next_attempt(
-            stage.retry,
-            result.cause,
-            failures=failures,
-            first_failure_at=first_failure[result.cause],
-            now=now,
-        )
+        again = not work.interrupt.draining.is_set() and tries.again(result.cause)
         if not again:
             _give_up(work, stage, claim, order, result)
         attempt += 1
@@ -259,7 +209,7 @@ def _give_up(work: Work, stage: Stage, claim: RunRecord, order: RunOrder, result
     log = str(order.folder / "log.txt")
     if cancelled:
         raise StepError(_interrupted(stage), log_tail=result.log_tail, log=log)
-    raise StepError(_failed(stage, result, claim.attempt), log_tail=result.log_tail, log=log)
+    raise StepError(stage_failed(stage, result, claim.attempt), log_tail=result.log_tail, log=log)
 
 
 def _bring_inputs(work: Work, stage: Stage, key: EntryKey) -> None:
@@ -274,11 +224,16 @@ def _bring_inputs(work: Work, stage: Stage, key: EntryKey) -> None:
 # ---------------------------------------------------------------------------------------------------- words
 
 
-def _failed(stage: Stage, result: RunResult, attempt: int) -> Diagnostic:
+def stage_failed(stage: Stage, result: RunResult, attempt: int) -> Diagnostic:
+    """Say that a stage failed, and how."""
     how = {
         "timeout": "It ran longer than `timeout.run` allows.",
         "hang": "It was silent for longer than `timeout.hang` allows.",
         "out-of-memory": "It ran out of memory.",
+        "preempted": "Its place was taken away.",
+        "node-lost": "Its node was lost.",
+        "no-capacity": "There was no room for it.",
+        "image-pull": "Its image could not be pulled.",
     }.get(result.cause or "", f"Its command ended with exit code {result.exit_code}.")
     tries = f" (attempt {attempt})" if attempt > 1 else ""
     return Diagnostic(
@@ -291,24 +246,14 @@ def _failed(stage: Stage, result: RunResult, attempt: int) -> Diagnostic:
     )
 
 
-def _inputs_changed(stage: Stage, paths: tuple[str, ...]) -> Diagnostic:
+def inputs_changed(stage: Stage, paths: tuple[str, ...]) -> Diagnostic:
+    """Say that the workspace does not hold what was planned."""
     return Diagnostic(
         code="inputs-changed",
         summary="An input changed while the plan was carried out",
         detail=f"{', '.join(paths)}: the content is not the one that was planned, so the result is not recorded.",
         hint="Plan again. If the stage itself writes there: have it write to an output of its own.",
         command="mlstack plan",
-        address=stage.address,
-    )
-
-
-def _claimed(stage: Stage, theirs: RunRecord) -> Diagnostic:
-    return Diagnostic(
-        code="run-claimed",
-        summary="Another mlstack runs this stage at this moment",
-        detail=f"The run {theirs.fingerprint[:12]} of {stage.address} is claimed by process {theirs.owner_pid} on "
-        f"{theirs.host}.",
-        hint="Wait until it is done, and apply again: its result will be restored.",
         address=stage.address,
     )
 

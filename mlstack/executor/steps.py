@@ -10,6 +10,7 @@ from mlstack.drivers.base import Driver, StepContext
 from mlstack.drivers.shared import served_contents, why_shared
 from mlstack.drivers.stacks import UNIT, StackDriver
 from mlstack.executor.stack_steps import make_in_stack, remove_from_stack
+from mlstack.executor.stage_elsewhere import bring_result, run_elsewhere
 from mlstack.executor.stage_run import run_stage
 from mlstack.executor.walk import Finished, StepError
 from mlstack.executor.work import Outcome, Work
@@ -108,13 +109,14 @@ def _stage(work: Work, change: Change, stage: Stage) -> Outcome:
         case Action.CANCEL:
             return Outcome(lock_entry=entry, detail="cancelled")
         case Action.RESTORE if entry is not None:
-            work.hands.results.bring(entry.digests(), say=work.say(change.address))
+            bring_result(work, stage, entry)
             metrics = work.hands.metrics_of(change.address, entry)
             work.recording.found(change.address, entry, at=work.now(), metrics=metrics)
             _publish(work, stage, entry)
             return Outcome(lock_entry=entry, detail="restored")
         case _:
-            made = run_stage(work, fill_stage(stage, key), key, decision.fingerprint)
+            run = run_stage if work.hands.remote_runner(stage) is None else run_elsewhere
+            made = run(work, fill_stage(stage, key), key, decision.fingerprint)
             _publish(work, stage, made)
             return Outcome(lock_entry=made)
 
@@ -177,7 +179,7 @@ def _cancel(work: Work, change: Change, runs: Iterable[RunRecord]) -> None:
     view = work.views.get(change.address)
     grace = view.stage.checkpoint.grace if view is not None and view.stage.checkpoint else _GRACE
     for run in runs:
-        work.hands.runner_of(run).cancel(run, grace=grace)
+        (work.hands.remote_runner_of(run) or work.hands.runner_of(run)).cancel(run, grace=grace)
         claim = msgspec.structs.replace(run, status="cancelled", ended_at=work.now())
         work.store.update_run(claim)
 

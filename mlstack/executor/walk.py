@@ -13,7 +13,7 @@ from threading import Lock
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.executor.events import Event, Interrupted, StepDone, StepFailed, StepSkipped, StepStarted
+from mlstack.executor.events import Event, Interrupted, StepDone, StepFailed, StepLeft, StepSkipped, StepStarted
 from mlstack.executor.interrupt import Interrupt
 from mlstack.graph.change import Action
 from mlstack.planner.plan import Step
@@ -39,6 +39,10 @@ class StepError(MlstackError):
 
 class NotBegunError(MlstackError):
     """A step was told to stop while it still waited for its turn: nothing was done."""
+
+
+class LeftRunningError(MlstackError):
+    """What a step has started goes on elsewhere: nobody waits for it here any more, and it is no failure."""
 
 
 class NotApprovedError(MlstackError):
@@ -130,7 +134,9 @@ class Walk:
             action = self.steps[address].action
             result = StepResult(address=address, action=action, outcome="failed", detail=repr(result))
         self.results[address] = result
-        if result.outcome == "failed":
+        if result.outcome == "left":
+            self._skip_dependents(address, f"{address} goes on elsewhere")
+        elif result.outcome == "failed":
             self._skip_dependents(address, f"{address} failed")
         elif address in self._to_plan_anew:
             self._skip_dependents(address, f"{address} is to be planned anew")
@@ -175,6 +181,11 @@ class Walk:
         self.results[address] = StepResult(address=address, action=action, outcome="not-started", detail=because)
         self.tell(StepSkipped(address=address, action=action, because=because))
 
+    def _left(self, step: Step, error: MlstackError) -> StepResult:
+        detail = error.diagnostics[0].detail
+        self.tell(StepLeft(address=step.address, action=step.action, detail=detail))
+        return StepResult(address=step.address, action=step.action, outcome="left", detail=detail)
+
     def _one(self, step: Step) -> StepResult:
         began = time.monotonic()
         self.tell(StepStarted(address=step.address, action=step.action))
@@ -183,6 +194,8 @@ class Walk:
         except NotBegunError:
             self._skip(step.address, self._why_stopping)
             return self.results[step.address]
+        except LeftRunningError as error:
+            return self._left(step, error)
         except NotApprovedError as error:
             self._to_plan_anew.add(step.address)
             self._skip(step.address, "; ".join(diagnostic.detail for diagnostic in error.diagnostics))

@@ -9,6 +9,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
+from mlstack.drivers.elsewhere import RemoteOrder, SupportsRemoteRun
 from mlstack.drivers.stack_programs import recorded_unit
 from mlstack.drivers.stacks import UNIT, StackDriver, StackEngine, Unit
 from mlstack.executor.events import Event, StepProgress, StepRefined, StepWaiting
@@ -87,6 +88,18 @@ class Hands(Protocol):
         """Return what can cancel a run, also of a stage that is not declared any more."""
         ...
 
+    def remote_runner(self, stage: Stage) -> SupportsRemoteRun | None:
+        """Return what runs this stage elsewhere; None for a stage that runs on this machine."""
+        ...
+
+    def remote_runner_of(self, run: RunRecord) -> SupportsRemoteRun | None:
+        """Return what follows or cancels a run elsewhere, also of a stage that is not declared any more."""
+        ...
+
+    def remote_order(self, stage: Stage, key: EntryKey, *, image: str, runner: str, again: str) -> RemoteOrder:
+        """Decide everything about a run elsewhere but the number of its attempt."""
+        ...
+
     def order(
         self,
         stage: Stage,
@@ -130,7 +143,10 @@ class Hands(Protocol):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """What is around one apply: `now` gives ISO 8601 in UTC, `verify_lock` raises when the lock is lost."""
+    """What is around one apply: `now` gives ISO 8601 in UTC, `verify_lock` raises when the lock is lost.
+
+    `is_detached`: runs elsewhere are not waited for.
+    """
 
     root: Path
     apply_id: str
@@ -138,6 +154,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     verify_lock: Callable[[], None]
     interrupt: Interrupt
     metrics: dict[Address, dict[str, float]] = {}
+    is_detached: bool = False
     recording: Recording = NoRecording()
 
 
@@ -154,7 +171,7 @@ class Work:
         self.plan, self.graph, self.store, self.hands = plan, graph, store, hands
         self.root, self.apply_id, self.now = session.root, session.apply_id, session.now
         self.interrupt, self.verify_lock = session.interrupt, session.verify_lock
-        self.recording = session.recording
+        self.recording, self.is_detached = session.recording, session.is_detached
         self.tell: Callable[[Event], None] = _tell_nobody
         self.views, self.running = diffed.views, diffed.running
         self.planned = {change.address: change for change in plan.changes}
@@ -213,6 +230,18 @@ class Work:
     def image_of(self, address: Address) -> str | None:
         """Return what the container of a stage or endpoint is made from; None if it runs in none."""
         image = self.graph.image_of.get(address)
+        with self._lock:
+            record = self.records.get(image) if image is not None else None
+        return reference_to_run(record.attributes) if record is not None else None
+
+    def is_elsewhere(self, address: Address) -> bool:
+        """Whether it is a stage that does not run on this machine: then its step mostly waits."""
+        stage = self.graph.resources.get(address)
+        return isinstance(stage, Stage) and self.hands.remote_runner(stage) is not None
+
+    def runner_image_of(self, address: Address) -> str | None:
+        """Return what the pods of a stage take the runner from; None if it runs in none."""
+        image = self.graph.runner_of.get(address)
         with self._lock:
             record = self.records.get(image) if image is not None else None
         return reference_to_run(record.attributes) if record is not None else None

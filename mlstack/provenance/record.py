@@ -15,7 +15,7 @@ import msgspec
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.statements import DatasetVersion, Statements, dataset_place, result_place
-from mlstack.drivers.local.run_folder import SavedResult, earlier_attempts, folder_of, read_order, read_result
+from mlstack.drivers.local.run_folder import MACHINE, SavedResult, earlier_attempts, folder_of, read_order, read_result
 from mlstack.graph.graph import Hashed, LockEntry, ResourceGraph, fingerprint
 from mlstack.graph.lock import read_lock
 from mlstack.graph.sources import EnvironmentIdentity, FileDigest
@@ -37,9 +37,6 @@ from mlstack.spec.spec import Dataset, Model, Spec, Stage
 from mlstack.state.environment_folder import OWN_FOLDER
 from mlstack.state.identity import iso_time
 from mlstack.state.state import Acceptance
-
-MACHINE_FILE = "machine.json"
-"""In a run's folder: the machine that it ran on, as the one that ran it elsewhere wrote it (`MachineFacts`)."""
 
 _CHUNK = 1 << 20
 
@@ -141,7 +138,8 @@ class Recorder:
             machine=machine,
             identity=self._identity(address),
             metrics=metrics,
-            sha256={out.path: _sha256(self._content(out)) for out in models},
+            # What a run elsewhere made is not here unless somebody asked for it.
+            sha256={out.path: _sha256(content) for out in models if (content := self._content(out)).is_file()},
             sbom=self._sbom(address),
         )
 
@@ -263,7 +261,7 @@ def spec_facts(spec: Spec) -> SpecFacts:
 def _machine_of(folder: Path) -> MachineFacts:
     """Return where a run ran: as a runner elsewhere wrote it into the run's folder, else here."""
     try:
-        return msgspec.json.decode((folder / MACHINE_FILE).read_bytes(), type=MachineFacts)
+        return msgspec.json.decode((folder / MACHINE).read_bytes(), type=MachineFacts)
     except (OSError, msgspec.DecodeError):
         return this_machine()
 

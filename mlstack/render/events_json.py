@@ -12,6 +12,7 @@ from mlstack.executor.events import (
     Interrupted,
     StepDone,
     StepFailed,
+    StepLeft,
     StepProgress,
     StepRefined,
     StepSkipped,
@@ -92,7 +93,7 @@ def _line(level: str, message: str, kind: str, rest: Mapping[str, Any], now: dat
     return {"@level": level, "@message": message, "@module": "mlstack", "@timestamp": stamp, "type": kind, **rest}
 
 
-def _hook(event: StepStarted | StepDone | StepFailed | StepSkipped, **rest: Any) -> dict[str, Any]:
+def _hook(event: StepStarted | StepDone | StepFailed | StepSkipped | StepLeft, **rest: Any) -> dict[str, Any]:
     return {"hook": {"resource": {"addr": event.address}, "action": event.action.value, **rest}}
 
 
@@ -128,13 +129,13 @@ def _lines(event: Event) -> list[_Line]:
             message = f"{event.address}: {ACTIONS[event.action].done}"
             done = _hook(event, elapsed_seconds=round(event.seconds, 3), detail=event.detail)
             return [("info", message, "apply_complete", done)]
-        case StepFailed() | StepSkipped() | Interrupted() | ApplyEnded():
+        case StepFailed() | StepSkipped() | StepLeft() | Interrupted() | ApplyEnded():
             return _lines_of_ends(event)
         case _:
             assert_never(event)
 
 
-def _lines_of_ends(event: StepFailed | StepSkipped | Interrupted | ApplyEnded) -> list[_Line]:
+def _lines_of_ends(event: StepFailed | StepSkipped | StepLeft | Interrupted | ApplyEnded) -> list[_Line]:
     match event:
         case StepFailed():
             tail = [output_line(line) for line in event.log_tail]
@@ -147,6 +148,8 @@ def _lines_of_ends(event: StepFailed | StepSkipped | Interrupted | ApplyEnded) -
         case StepSkipped():
             hook = _hook(event, because=event.because)
             return [("warn", f"{event.address}: not started ({event.because})", "apply_skipped", hook)]
+        case StepLeft():
+            return [("info", f"{event.address}: goes on", "apply_left", _hook(event, detail=event.detail))]
         case Interrupted():
             message = "Stopping now" if event.now else "Interrupted: finishing the running steps"
             return [("warn", message, "interrupted", {"now": event.now})]
@@ -164,11 +167,12 @@ def _lines_of_ends(event: StepFailed | StepSkipped | Interrupted | ApplyEnded) -
                 }
                 for result in event.results
             ]
-            level = "info" if event.outcome == "done" else "error"
+            level = "info" if event.outcome in ("done", "left") else "error"
             message = {
                 "done": "Apply complete!",
                 "failed": "Apply failed.",
                 "interrupted": "Apply interrupted.",
+                "left": "Apply left runs going on.",
             }[event.outcome]
             return [(level, message, "change_summary", {"changes": counts, "results": results})]
         case _:

@@ -18,6 +18,7 @@ from mlstack.executor.events import (
     Event,
     StepDone,
     StepFailed,
+    StepLeft,
     StepProgress,
     StepSkipped,
     StepStarted,
@@ -131,7 +132,7 @@ class LiveProgress:
                     step = self._running[event.address]
                     step.waits_for, step.since = event.room, self._clock()
                 return []
-            case StepDone() | StepFailed() | StepSkipped():
+            case StepDone() | StepFailed() | StepSkipped() | StepLeft():
                 self._running.pop(event.address, None)
                 self._ended += 1
         return list(event_lines(event, style=self._style))

@@ -9,6 +9,7 @@ from mlstack.executor.events import (
     Interrupted,
     StepDone,
     StepFailed,
+    StepLeft,
     StepProgress,
     StepRefined,
     StepSkipped,
@@ -88,6 +89,8 @@ def event_lines(event: Event, *, style: Style) -> Iterable[str]:
             yield from _failed(event, style)
         case StepSkipped():
             yield f"{plain(event.address)}: {style.paint('not started', 'warning')} ({plain(event.because)})"
+        case StepLeft():
+            yield f"{plain(event.address)}: {style.paint('goes on', 'warning')}: {plain(event.detail)}"
         case Interrupted():
             yield _interrupted(event, style)
         case ApplyStarted() | ApplyEnded():
@@ -122,6 +125,8 @@ def render_result(ended: ApplyEnded, *, style: Style, verb: str = "Apply", again
     if ended.outcome == "done":
         line = f"{style.paint(f'{verb} complete!', 'good')} {_counts(done)}\n"
         return "".join(f"  {plain(r.address)}  {plain(r.detail)}\n" for r in done if _is_served(r)) + line
+    if ended.outcome == "left":
+        return _left(ended, done, style, verb=verb, again=again)
     failed = [result for result in ended.results if result.outcome == "failed"]
     rest = [result for result in ended.results if result.outcome in ("not-started", "skipped")]
     lines: list[str] = []
@@ -135,6 +140,27 @@ def render_result(ended: ApplyEnded, *, style: Style, verb: str = "Apply", again
     word = "failed" if ended.outcome == "failed" else "interrupted"
     counts = f"{len(done)} done, {len(failed)} failed, {len(rest)} not started."
     lines.append(f"{style.paint(f'{verb} {word}.', 'error')} {counts}")
+    return "\n".join(lines) + "\n"
+
+
+def _left(ended: ApplyEnded, done: Sequence[StepResult], style: Style, *, verb: str, again: str) -> str:
+    """Say what goes on elsewhere, and how its results are taken over."""
+    left = [result for result in ended.results if result.outcome == "left"]
+    rest = [result for result in ended.results if result.outcome in ("not-started", "skipped")]
+    lines = [
+        *_list("Done", done, style, tone_mark="✓"),
+        *_list("Goes on", left, style, tone_mark="▶"),
+        *_list("Waits for that", rest, style, tone_mark="•"),
+    ]
+    lines += [
+        "",
+        "To follow what goes on, and to take its results:",
+        "",
+        f"    {style.paint(again, 'strong')}",
+        "",
+    ]
+    counts = f"{len(done)} done, {len(left)} going on, {len(rest)} waiting for them."
+    lines.append(f"{style.paint(f'{verb} left runs going on.', 'warning')} {counts}")
     return "\n".join(lines) + "\n"
 
 

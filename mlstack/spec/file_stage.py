@@ -100,8 +100,14 @@ class RetryModel(Strict):
 
     error: RetryLimit | None = Field(None, description="The command ended with an error.", examples=[1])
     preempted: RetryLimit | None = Field(None, description="The machine was taken away.", examples=[20])
+    node_lost: RetryLimit | None = Field(
+        None, alias="node-lost", description="Its node went away (default: as preempted).", examples=[3]
+    )
     no_capacity: RetryLimit | None = Field(
         None, alias="no-capacity", description="No machine could be had.", examples=["6h"]
+    )
+    image_pull: RetryLimit | None = Field(
+        None, alias="image-pull", description="The image could not be pulled.", examples=[2]
     )
     out_of_memory: RetryLimit | None = Field(
         None, alias="out-of-memory", description="The run needed more memory than it had.", examples=[1]

@@ -148,7 +148,7 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
     """How often (`count`) or for how long (`window`, seconds) one cause of failure is tried again."""
 
-    cause: Literal["error", "preempted", "no-capacity", "out-of-memory", "timeout", "hang"]
+    cause: Literal["error", "preempted", "node-lost", "no-capacity", "image-pull", "out-of-memory", "timeout", "hang"]
     count: int | None = None
     window: float | None = None
 

@@ -76,11 +76,29 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     plan_digest: str | None = None
 
 
+ApplyOutcome = Literal["done", "failed", "interrupted", "left"]
+"""How an apply ended; "left": all is well, and runs go on elsewhere that the next one collects."""
+
+
+class RemoteHandle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a run elsewhere is found again, from any machine. Nothing of it is secret.
+
+    `target` names the driver; `place` is what it needs to find its part (Kubernetes: `namespace`, `context`, `job`).
+    `store` is the remote's URL with its `config`, `prefix` the run's folder there.
+    """
+
+    target: str
+    place: dict[str, str]
+    store: str
+    prefix: str
+    config: dict[str, str] = {}
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The claim on one run of a stage: `runs/<address>/<fingerprint>`, created if absent.
 
     `pid` and `started` (seconds since the epoch, as the system reports them for that process) identify the process on
-    `host`; `folder` holds its log and its result file. Times are ISO 8601 in UTC.
+    `host`; `folder` holds its log and its result file. A run elsewhere has `remote` instead. Times are ISO 8601 in UTC.
     """
 
     address: Address
@@ -98,6 +116,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     ended_at: str | None = None
     exit_code: int | None = None
     detail: str = ""
+    remote: RemoteHandle | None = None
 
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +124,7 @@ class StepResult(msgspec.Struct, frozen=True, kw_only=True):
 
     address: Address
     action: str
-    outcome: Literal["done", "failed", "not-started", "skipped"]
+    outcome: Literal["done", "failed", "not-started", "skipped", "left"]
     seconds: float = 0.0
     detail: str = ""
 
@@ -122,7 +141,7 @@ class HistoryRecord(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     started_at: str
     ended_at: str
-    outcome: Literal["done", "failed", "interrupted"]
+    outcome: ApplyOutcome
     commit: str | None = None
     dirty: bool = False
     plan_digest: str | None = None

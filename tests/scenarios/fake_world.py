@@ -26,6 +26,7 @@ from mlstack.drivers.base import (
     StageReading,
     StepContext,
 )
+from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult, SupportsRemoteRun
 from mlstack.drivers.stacks import StackDriver, StackEngine
 from mlstack.graph.change import Change
 from mlstack.graph.graph import EntryKey, Hashed, ImagePlan, LockEntry, ResourceGraph, entry_key, fingerprint
@@ -230,6 +231,13 @@ class FakeResults:
                 self.world.run_cache[fingerprint(entry_key)] = entry
         return entry
 
+    def provide(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        del wanted, say
+
+    def adopt(self, address: Address, result: RemoteResult, *, say: Say) -> LockEntry:
+        del address, say
+        return result.entry
+
     def lookup(self, address: Address, entry_key: EntryKey) -> LockEntry | None:
         del address
         return self.world._lookup(entry_key)
@@ -326,6 +334,17 @@ class FakeHands:
     def runner_of(self, run: RunRecord) -> FakeRunner:
         del run
         return FakeRunner(self.world)
+
+    def remote_runner(self, stage: Stage) -> SupportsRemoteRun | None:
+        del stage
+        return None
+
+    def remote_runner_of(self, run: RunRecord) -> SupportsRemoteRun | None:
+        del run
+        return None
+
+    def remote_order(self, stage: Stage, key: EntryKey, *, image: str, runner: str, again: str) -> RemoteOrder:
+        raise AssertionError("nothing runs elsewhere here")
 
     def order_of(self, stage: Stage, run: RunRecord) -> RunOrder:
         return self.order(stage, run.fingerprint, attempt=run.attempt, extra={}, say=lambda _line: None)

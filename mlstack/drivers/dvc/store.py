@@ -19,18 +19,20 @@ from mlstack.drivers.dvc.datasets import RecordedDataset, dataset_file, dataset_
 from mlstack.drivers.dvc.definitions import Definitions, Place
 from mlstack.drivers.dvc.documents import write_durably
 from mlstack.drivers.dvc.entries import RecordedStage, run_cache_value, write_entry
+from mlstack.drivers.dvc.executables import Executables
 from mlstack.drivers.dvc.gitignore import check_untracked, ignore
 from mlstack.drivers.dvc.lock_writer import LockWriter
 from mlstack.drivers.dvc.lockfile import read_lock
 from mlstack.drivers.dvc.locking import RepositoryLock
 from mlstack.drivers.dvc.metrics import MetricsReader
-from mlstack.drivers.dvc.objects import Objects, is_executable
+from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.read import Availability, find_cached
 from mlstack.drivers.dvc.saving import Saver
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.sharing import Sharing
 from mlstack.drivers.dvc.store_problems import held_twice, not_made, unwritable
 from mlstack.drivers.dvc.yaml_text import dump_yaml
+from mlstack.drivers.elsewhere import RemoteResult
 from mlstack.graph.digest import Digester
 from mlstack.graph.graph import EntryKey, Hashed, LockEntry, ResourceGraph
 from mlstack.graph.hash_cache import HashCache
@@ -71,8 +73,8 @@ class DvcResults:
         self._written_at = clock() - WRITE_EVERY
         self._unwritten: dict[str, FileDigest] = {}
         self._orphans: dict[Address, Place] = {}
-        self._executable: dict[str, bool] = {}
-        self._recorded_executable: set[str] | None = None
+        directories = {inputs.directory for inputs in graph.stages.values()}
+        self._executables = Executables(root, directories, cache_folder=cache_folder)
 
     @property
     def notices(self) -> Sequence[Diagnostic]:
@@ -105,7 +107,7 @@ class DvcResults:
         if not wanted:
             return {}
         with self._mutex, self._lock.held(self._absolute(wanted)):
-            return self._workspace.check_out_all(wanted, executable=self._was_executable, say=say)
+            return self._workspace.check_out_all(wanted, executable=self._executables.was, say=say)
 
     def obtain(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
         """Have contents (name → digest) on this machine; without a remote, whoever needs them says what is missing."""
@@ -125,8 +127,29 @@ class DvcResults:
             here = {out.path: out.digest for out in entry.outs if self._objects.find(out.digest.md5) is not None}
             self.sharing.publish(here, say=say)
             directory = self._graph.stages[address].directory
-            folder = self._objects.run_folder(entry.key, directory, self._executable_in(entry))
+            folder = self._objects.run_folder(entry.key, directory, self._executables.in_entry(entry))
             self.sharing.push_record(Path(folder).name, entry)
+
+    def provide(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
+        """Put contents of this machine into the remote, which a run elsewhere needs. Raises `MlstackError`."""
+        if wanted:
+            self.sharing.publish(wanted, say=say)
+
+    def adopt(self, address: Address, result: RemoteResult, *, say: Say) -> LockEntry:
+        """Take a result over that is in the remote: what Git keeps comes into the workspace, the rest stays there.
+
+        The run-cache has it afterwards, here and in the remote, so that another branch restores it.
+        """
+        inputs, entry = self._graph.stages[address], result.entry
+        self._executables.learn({out.path: out.path in result.executable for out in entry.outs})
+        in_git = {out.path for out in inputs.outs if not out.cache}
+        self.bring({out.path: out.digest for out in entry.outs if out.path in in_git}, say=say)
+        if entry.outs and not self._is_always(address):
+            with self._lock.held():
+                self._keep_run(entry, inputs.directory)
+            folder = self._objects.run_folder(entry.key, inputs.directory, self._executables.in_entry(entry))
+            self.sharing.push_runs_of(Path(folder).name)
+        return entry
 
     def occupied(
         self, address: Address, *, run: str, say: Say, stop: Callable[[], bool]
@@ -183,7 +206,7 @@ class DvcResults:
     def _save(self, out: Out, *, keep: bool) -> Hashed:
         # What Git keeps goes into the cache too, as a copy: the run-cache restores it from there, as DVC does.
         saved = self._saver.save(out.path, store=out.cache or keep)
-        self._executable[out.path] = saved.executable
+        self._executables.learn({out.path: saved.executable})
         linked = self._settings.links[0] in {"hardlink", "symlink"}
         if linked and out.cache and not self._is_linked(out.path):
             self._workspace.relink(out.path, saved.digest)
@@ -193,7 +216,7 @@ class DvcResults:
         return (self._root / path).is_symlink()
 
     def _keep_run(self, entry: LockEntry, directory: str) -> None:
-        executable = self._executable_in(entry)
+        executable = self._executables.in_entry(entry)
         data = write_entry(entry, directory, executable=executable)
         folder = self._objects.run_folder(entry.key, directory, executable)
         self._saver.write_run(folder, run_cache_value(data), dump_yaml(data).encode())
@@ -208,7 +231,7 @@ class DvcResults:
             found = find_cached(entry_key, directory, root=self._root, objects=self._objects, available=self._available)
         if found is None or found.entry is None:
             return None
-        self._executable |= {out.path: out.path in found.executable for out in found.entry.outs}
+        self._executables.learn({out.path: out.path in found.executable for out in found.entry.outs})
         return found.entry
 
     def metrics_of(self, address: Address, entry: LockEntry) -> dict[str, float]:
@@ -223,7 +246,7 @@ class DvcResults:
         with self._mutex:
             for address, entry in entries.items():
                 inputs = self._graph.stages[address]
-                self._writer(inputs.directory).put(inputs.entry_name, entry, self._executable_in(entry))
+                self._writer(inputs.directory).put(inputs.entry_name, entry, self._executables.in_entry(entry))
                 self._unwritten |= {out.path: out.digest for out in entry.outs}
             for address in forget:
                 self._forget(address)
@@ -266,31 +289,6 @@ class DvcResults:
             self._writers[directory] = LockWriter(self._root, directory, cache_folder=self._cache_folder)
         return self._writers[directory]
 
-    def _executable_in(self, entry: LockEntry) -> frozenset[str]:
-        """Return the paths that have, or had when they were recorded, the execute bit."""
-        paths = [dep.path for dep in entry.key.deps] + [out.path for out in entry.outs]
-        return frozenset(path for path in paths if self._is_executable(path))
-
-    def _is_executable(self, path: str) -> bool:
-        full = f"{self._root}/{path}"
-        return is_executable(full) if os.path.lexists(full) else self._was_executable(path)
-
-    def _was_executable(self, path: str) -> bool:
-        """Whether a path was recorded with an execute bit, by this apply or in `dvc.lock` before it."""
-        known = self._executable.get(path)
-        if known is not None:
-            return known
-        with self._mutex:
-            if self._recorded_executable is None:
-                locks = (
-                    read_lock(self._root, directory, cache_folder=self._cache_folder)
-                    for directory in {inputs.directory for inputs in self._graph.stages.values()}
-                )
-                self._recorded_executable = {
-                    path for lock in locks for found in lock.stages.values() for path in found.executable
-                }
-            return path in self._recorded_executable
-
     # ------------------------------------------------------------------------------------------------ definitions
 
     def write_definitions(
@@ -314,7 +312,7 @@ class DvcResults:
             odd = self._written_otherwise(definitions)
             for address, entry in (moved or {}).items():
                 inputs = self._graph.stages[address]
-                self._writer(inputs.directory).put(inputs.entry_name, entry, self._executable_in(entry))
+                self._writer(inputs.directory).put(inputs.entry_name, entry, self._executables.in_entry(entry))
             self._write_locks()
             with self._lock.held():
                 written = definitions.write()

@@ -16,6 +16,8 @@ import msgspec
 from mlstack.spec.address import Address, slug
 
 ORDER, LOG, RESULT, RUNNING, CANCEL = "order.json", "log.txt", "result.json", "running", "cancel"
+MACHINE = "machine.json"
+"""Where a run ran that was elsewhere; a run of this machine has none."""
 _NUMBERED = re.compile(r"log\.(\d+)\.txt")
 _PART = re.compile(r"log\.part(\d+)\.txt")
 _TAKE_FOR = 0.3  # seconds: somebody may just be looking

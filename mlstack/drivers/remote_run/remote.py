@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.runner.order import Remote
@@ -38,6 +39,18 @@ def remote_for_runs(url: str, settings: Mapping[str, str]) -> Remote:
     return Remote(url=url, config={known[name]: value for name, value in settings.items() if name in known and value})
 
 
+def project_remote(declared: str | None, root: Path) -> Remote:
+    """Return the remote of the project at `root` as runs elsewhere and this machine share it. Raises `MlstackError`."""
+    from mlstack.drivers.dvc.remote_place import find_remote
+    from mlstack.drivers.dvc.settings import read_settings
+
+    known = read_settings(root)
+    place = find_remote(declared, known, root)
+    if place is None:
+        raise MlstackError(_no_remote())
+    return remote_for_runs(place.url, known.remotes.get(place.name, {}))
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn the runner's problems with the remote into diagnostics."""
@@ -53,6 +66,15 @@ def open_remote(remote: Remote, *, patience: float = 20.0) -> Store:
     """Return the store; nothing is asked yet. What a request raises is to be caught with `explained`."""
     with explained():
         return Store(remote.url, remote.config, patience=patience)
+
+
+def _no_remote() -> Diagnostic:
+    return Diagnostic(
+        code="remote-needed-for-runs",
+        summary="Runs elsewhere need a remote",
+        detail="Inputs, code and results travel through it, and the project has none.",
+        hint="Name one in mlstack.yaml: `remote: s3://BUCKET/PATH`.",
+    )
 
 
 def _unusable(detail: str) -> Diagnostic:

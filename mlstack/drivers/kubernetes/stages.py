@@ -1,0 +1,190 @@
+"""Stages as Jobs of a cluster: started so that they outlive mlstack, followed by whoever comes along, from anywhere."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import RunResult, Say
+from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult, RunOutcome
+from mlstack.drivers.kubernetes.client import Kube
+from mlstack.drivers.kubernetes.job_board import JobBoard
+from mlstack.drivers.kubernetes.job_follow import Attempt, JobWatch
+from mlstack.drivers.kubernetes.job_objects import ATTEMPT, job_name
+from mlstack.drivers.kubernetes.job_status import judge
+from mlstack.drivers.kubernetes.job_submit import (
+    Bundles,
+    absent_inputs,
+    create_objects,
+    make_plan,
+    open_project_remote,
+    prefix_of,
+)
+from mlstack.drivers.kubernetes.names import FINGERPRINT, labels_of
+from mlstack.drivers.kubernetes.place import TARGET, place_of, recorded_client
+from mlstack.drivers.kubernetes.placement import check_accelerators
+from mlstack.drivers.kubernetes.settings import read_settings
+from mlstack.drivers.remote_run.remote import explained, open_remote
+from mlstack.drivers.remote_run.results import executable_outs, lock_entry, read_remote_run
+from mlstack.graph.graph import EntryKey, fingerprint
+from mlstack.graph.sources import FileDigest
+from mlstack.runner.layout import RunKeys, blob_key
+from mlstack.runner.order import Remote
+from mlstack.runner.side_by_side import side_by_side
+from mlstack.runner.store import Store
+from mlstack.spec.spec import Pool, Stage
+from mlstack.state.state import RemoteHandle, RunRecord
+
+
+class KubernetesStages:
+    """Runs stages as Jobs. `root` is the project's folder: kubeconfig and remote are found from there."""
+
+    name = TARGET
+
+    def __init__(self, *, root: Path | None = None) -> None:
+        self._root = root if root is not None else Path.cwd()
+        self._bundles = Bundles()
+        self._lock = Lock()
+        self._boards: dict[str, tuple[Kube, JobBoard]] = {}
+
+    def check(self, stage: Stage, pool: Pool) -> Sequence[Diagnostic]:
+        """Say whether this stage could run there, as far as that is known without asking the cluster."""
+        del stage
+        try:
+            return check_accelerators(pool, read_settings(pool))
+        except MlstackError as error:
+            return error.diagnostics
+
+    # ------------------------------------------------------------------------------------------------ starting
+
+    def handle_of(self, order: RemoteOrder) -> RemoteHandle:
+        """Return how the run will be found again."""
+        remote, _ = open_project_remote(order)
+        settings = read_settings(order.pool)
+        place = place_of(settings, order.graph.spec).attributes()
+        job = job_name(order.stage.address, fingerprint(order.key), order.attempt)
+        kept = {"kept": str(int(settings.kept_for))} if settings.kept_for else {}
+        return RemoteHandle(
+            target=self.name,
+            place={**{name: str(value) for name, value in place.items()}, "job": job, **kept},
+            store=remote.url,
+            config=remote.config,
+            prefix=prefix_of(order),
+        )
+
+    def next_attempt(self, order: RemoteOrder) -> int:
+        """Return the number of the next attempt: one more than any that the remote or the cluster knows."""
+        handle = self.handle_of(order)
+        with explained():
+            keys = [each.key for each in _store(handle).listing(RunKeys(handle.prefix).attempts)]
+        numbers = [int(name[:4]) for key in keys if (name := key.rpartition("attempts/")[2])[:4].isdigit()]
+        kube, _ = self._cluster(handle)
+        spec = order.graph.spec
+        labels = labels_of(spec.project, spec.environment, order.stage.address)
+        labels |= {FINGERPRINT: fingerprint(order.key)[:12]}
+        jobs = kube.listing("Job", handle.place["namespace"], labels=labels)
+        numbers += [int(each["metadata"]["labels"].get(ATTEMPT, 0)) for each in jobs]
+        return max(numbers, default=0) + 1
+
+    def missing_inputs(self, order: RemoteOrder) -> Mapping[str, FileDigest]:
+        """Return the inputs that travel by hash and are not in the remote yet (path → digest)."""
+        return absent_inputs(order, open_project_remote(order)[1])
+
+    def submit(self, order: RemoteOrder, handle: RemoteHandle, *, say: Say) -> None:
+        """Start the attempt; a Job of its name that is there already is the one."""
+        remote, store = open_project_remote(order)
+        plan = make_plan(order, store, remote, bundles=self._bundles, say=say)
+        kube, _ = self._cluster(handle)
+        if create_objects(plan, kube, root=self._root):
+            say(f"Job {plan.name} is made in namespace {plan.namespace}")
+
+    # ------------------------------------------------------------------------------------------------ following
+
+    def wait(self, stage: Stage, run: RunRecord, *, say: Say, is_left: Callable[[], bool]) -> RunResult | None:
+        """Follow an attempt to its end, whoever started it; None when `is_left` says so before."""
+        handle = _handle(run)
+        kube, board = self._cluster(handle)
+        windows = [rule.window for rule in stage.retry if rule.cause == "no-capacity"]
+        attempt = Attempt(
+            job=handle.place["job"],
+            namespace=handle.place["namespace"],
+            number=run.attempt,
+            prefix=handle.prefix,
+            capacity_window=windows[0] if windows else None,
+            is_kept="kept" in handle.place,
+        )
+        board.look(attempt.job, fresh=True)
+        watch = JobWatch(attempt, board, kube, _store(handle))
+        result = watch.follow(say=say, is_left=is_left)
+        if watch.is_stuck:  # it would go on as soon as it could, beside the next attempt
+            self._delete(handle)
+        return result
+
+    def outcome(self, run: RunRecord) -> RunOutcome:
+        """Say how far a run is: the remote knows of a success, the cluster of what goes on."""
+        handle = _handle(run)
+        with explained():
+            if _store(handle).size(RunKeys(handle.prefix).result) is not None:
+                return RunOutcome(ended_well=True, said="its result is in the remote")
+        _, board = self._cluster(handle)
+        job, pods = board.look(handle.place["job"])
+        seen = judge(job, pods)
+        if seen.phase in {"waiting", "starting", "running"} and not self._has_failed(run, handle):
+            return RunOutcome(goes_on=True, said=seen.said or seen.phase)
+        return RunOutcome(said=seen.said or "its Job is gone")
+
+    def result(self, handle: RemoteHandle, key: EntryKey) -> RemoteResult | None:
+        """Return what the run has made, if it is done and all of it is in the remote."""
+        store = _store(handle)
+        end = read_remote_run(store, handle.prefix).result
+        if end is None:
+            return None
+        with explained():
+            sizes = side_by_side(lambda out: store.size(blob_key(out.md5)), end.outs)
+        if any(size is None for size in sizes):
+            return None
+        return RemoteResult(entry=lock_entry(end, key), executable=executable_outs(end))
+
+    def cancel(self, run: RunRecord, *, grace: float) -> None:
+        """Stop a run: its pods get the grace that they were made with. One that is already over succeeds."""
+        del grace
+        self._delete(_handle(run))
+
+    def _delete(self, handle: RemoteHandle) -> None:
+        kube, _ = self._cluster(handle)
+        kube.delete("Job", handle.place["job"], handle.place["namespace"])
+
+    def _has_failed(self, run: RunRecord, handle: RemoteHandle) -> bool:
+        """Whether an attempt whose pod is kept has failed long ago."""
+        if "kept" not in handle.place:
+            return False
+        ends = read_remote_run(_store(handle), handle.prefix).ends
+        return any(end.attempt == run.attempt and end.cause is not None for end in ends)
+
+    def _cluster(self, handle: RemoteHandle) -> tuple[Kube, JobBoard]:
+        """Return the cluster of a run, connected once, and what is known of its runs."""
+        place = {name: handle.place.get(name, "") for name in ("namespace", "context", "kubeconfig", "in_cluster")}
+        key = "\0".join(place.values())
+        with self._lock:
+            if key not in self._boards:
+                kube = recorded_client(place, root=self._root)
+                self._boards[key] = kube, JobBoard(kube, place["namespace"])
+            return self._boards[key]
+
+
+def _store(handle: RemoteHandle) -> Store:
+    return open_remote(Remote(url=handle.store, config=handle.config))
+
+
+def _handle(run: RunRecord) -> RemoteHandle:
+    if run.remote is None:
+        raise MlstackError(
+            Diagnostic(
+                code="run-without-handle",
+                summary="It is not known where this run is",
+                detail=f"The record of {run.address} ({run.fingerprint[:12]}) names no cluster.",
+                hint="Use the version of mlstack that recorded it, or a newer one.",
+                address=run.address,
+            )
+        )
+    return run.remote
