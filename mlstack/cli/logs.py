@@ -48,7 +48,8 @@ def logs(
         case Kind.STAGE:
             chunks = _stage_log(root, where, follow=follow, run=run, attempt=attempt, lines=lines)
         case Kind.ENDPOINT:
-            chunks = _server_log(root, spec, where, follow=follow, lines=lines)
+            away = _log_elsewhere(root, spec, where, follow=follow, lines=lines)
+            chunks = away if away is not None else _server_log(root, spec, where, follow=follow, lines=lines)
         case kind:
             raise MlstackError(_no_log(where, f"{kind.value} do not write logs; stages and endpoints do."))
     if settings.json:
@@ -109,6 +110,22 @@ def _began(folder: Path) -> float:
         return max((path.stat().st_mtime for path in folder.glob("log*.txt")), default=folder.stat().st_mtime)
     except OSError:
         return 0.0
+
+
+def _log_elsewhere(
+    root: Path, spec: Spec, address: Address, *, follow: bool, lines: int | None
+) -> Iterable[bytes] | None:
+    """Return what the servers of an endpoint write that is not on this machine; None for one that is."""
+    from mlstack.drivers.base import SupportsAccess
+    from mlstack.drivers.registry import driver_named
+    from mlstack.state.environment_folder import backend_for
+    from mlstack.state.read import open_reader
+
+    backend = backend_for(spec.state, root, spec.environment)
+    state = open_reader(backend, project=spec.project, environment=spec.environment).state()
+    record = state.resources.get(address) if state is not None else None
+    driver = driver_named(record.driver, root=root) if record is not None else None
+    return driver.log(record, follow=follow, lines=lines) if record and isinstance(driver, SupportsAccess) else None
 
 
 def _server_log(root: Path, spec: Spec, address: Address, *, follow: bool, lines: int | None) -> Iterable[bytes]:

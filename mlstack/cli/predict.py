@@ -11,9 +11,11 @@ from mlstack.cli.console import say, say_json
 from mlstack.cli.project import open_spec
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
+from mlstack.drivers.base import SupportsAccess
 from mlstack.drivers.local.endpoint_client import TIMEOUT, load_data
 from mlstack.drivers.local.endpoint_client import predict as ask
 from mlstack.drivers.local.endpoint_process import machine_identity
+from mlstack.drivers.registry import driver_named
 from mlstack.render.human import number
 from mlstack.render.table import Column, render_table
 from mlstack.spec.address import Address, Kind, kind_of, short_name
@@ -57,8 +59,11 @@ def predict(
     record = recorded.get(where)
     if record is None:
         raise MlstackError(_not_made(where))
-    url, model = _place(record)
-    answer = ask(url, model, load_data(data, read_input=sys.stdin.read), timeout=timeout, address=where)
+    driver = driver_named(record.driver, root=root)
+    elsewhere = isinstance(driver, SupportsAccess)
+    url, model = _place(record, elsewhere=elsewhere)
+    send = driver.sender(record, timeout=timeout) if isinstance(driver, SupportsAccess) else None
+    answer = ask(url, model, load_data(data, read_input=sys.stdin.read), timeout=timeout, address=where, send=send)
     if settings.json:
         say_json(answer)
     else:
@@ -82,11 +87,11 @@ def _endpoint(word: str | None, known: list[Address]) -> Address:
     )
 
 
-def _place(record: Record) -> tuple[str, str]:
+def _place(record: Record, *, elsewhere: bool) -> tuple[str, str]:
     """Return the URL of an endpoint and the name under which its server knows the model."""
     variants = record.attributes.get("variants")
     first: dict[str, Any] = next(iter(variants.values()), {}) if isinstance(variants, dict) else {}
-    if record.attributes.get("machine") != machine_identity():
+    if not elsewhere and record.attributes.get("machine") != machine_identity():
         raise MlstackError(_elsewhere(record))
     url, model = record.attributes.get("url"), first.get("model")
     if not isinstance(url, str) or not isinstance(model, str):

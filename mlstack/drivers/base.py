@@ -4,7 +4,7 @@ A driver is a small class that satisfies some of these Protocols; the registry n
 `read` never writes and never runs code of the repository. Deleting what is already gone succeeds.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event as StopFlag
@@ -151,6 +151,23 @@ class SupportsPreflight(Protocol):
 
     def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
         """Ask the world what carrying out these rows needs. Before anything is changed, and never when planning."""
+        ...
+
+
+Send = Callable[[str, str, bytes | None], tuple[int, bytes]]
+"""Sends a request (method, path, body) to an endpoint, and returns status and body of the answer."""
+
+
+@runtime_checkable
+class SupportsAccess(Protocol):
+    """Has endpoints elsewhere, which are not asked at their URL from here, and whose logs are not here."""
+
+    def sender(self, record: Record, *, timeout: float) -> Send | None:
+        """Return how a recorded endpoint is asked; None where its URL is as good from here. `timeout` in seconds."""
+        ...
+
+    def log(self, record: Record, *, follow: bool, lines: int | None) -> Iterator[bytes]:
+        """Yield what its servers write, in whole lines. Raises `MlstackError`."""
         ...
 
 

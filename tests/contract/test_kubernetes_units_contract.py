@@ -165,6 +165,14 @@ def test_a_namespace_that_is_not_to_be_made_has_to_be_there(project: Project) ->
     assert codes(project.preflight(SERVE)) == ["namespace-missing"]
 
 
+def test_what_somebody_else_has_of_that_name_is_left_alone(project: Project) -> None:
+    project.api.make_namespace(project.namespace)
+    account = {"metadata": {"name": "mlstack-run-serve"}}
+    project.api.call("POST", f"/api/v1/namespaces/{project.namespace}/serviceaccounts", account)
+    project.write("create_namespace: false")
+    assert codes(project.preflight(SERVE)) == ["kubernetes-name-taken"]
+
+
 def test_what_is_not_installed_is_named(project: Project) -> None:
     project.write(
         "gateway: {name: edge, hostname: a.example}, queue: q, cluster_queue: c, autoscale: {on: requests}",

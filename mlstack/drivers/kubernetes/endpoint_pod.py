@@ -155,7 +155,7 @@ def _task(endpoint: Endpoint, graph: ResourceGraph, known: Mapping[str, Any]) ->
     settings = {
         "format": SETTINGS_FORMAT,
         "endpoint": endpoint.address,
-        "instance": digest_of([variant, known["env"], known["secrets"]]),
+        "instance": digest_of(variant),
         "host": "0.0.0.0",  # noqa: S104 - in a pod of its own
         "port": SERVING_PORT,
         "candidates": [],

@@ -19,7 +19,8 @@ _LOOK_EVERY = (0.5, 3.0)
 PATIENCE = 20.0
 """Seconds for which something may fail that is tried again by itself: a registry that hiccups."""
 _ANSWERS_WITHIN = 60.0
-_CRASHES = 3
+_CRASHES = {"OOMKilled": 2}
+"""How often a container may end before it counts as failed, by the reason; 3 for any other."""
 _REFUSED = 121
 """What the init container exits with when the content in the remote is not what was asked for (`runner/run.py`)."""
 
@@ -147,7 +148,7 @@ def _problems_of(pod: "Manifest", address: Address) -> Iterator[tuple[str, Diagn
         last = ended or before
         if each["name"] == FETCH and last.get("exitCode") == _REFUSED:
             yield "", _no_model(address, str(last.get("message", "")))
-        elif last.get("exitCode") and int(each.get("restartCount", 0)) >= _CRASHES:
+        elif last.get("exitCode") and int(each.get("restartCount", 0)) >= _CRASHES.get(str(last.get("reason")), 3):
             yield "", _crashes(address, each["name"], last)
 
 

@@ -1,11 +1,11 @@
 """Endpoints on Kubernetes: a Deployment each, and what makes it reachable and keeps it so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
-from mlstack.drivers.base import Absent, Observation, Present, StepContext, Unreadable
+from mlstack.drivers.base import Absent, Observation, Present, Send, StepContext, Unreadable
 from mlstack.drivers.kubernetes.check_pools import check_endpoint_fits, needs_of_target
 from mlstack.drivers.kubernetes.endpoint_objects import endpoint_objects
 from mlstack.drivers.kubernetes.endpoint_pod import VERSION, secret_name_of
@@ -132,6 +132,20 @@ class KubernetesEndpoints:
         problem = why_not_ready(found)
         observed = {"ready": not problem, "url": known.get("url", "")}
         return Present(attributes=observed if not problem else observed | {"reason": problem})
+
+    # ------------------------------------------------------------------------------------------------ being asked
+
+    def sender(self, record: Record, *, timeout: float) -> Send | None:
+        """Return how an endpoint is asked by way of the API server; None where its URL can be used as it is."""
+        from mlstack.drivers.kubernetes.endpoint_access import sender_for
+
+        return sender_for(record, root=self._root, timeout=timeout)
+
+    def log(self, record: Record, *, follow: bool, lines: int | None) -> Iterator[bytes]:
+        """Yield what its servers write."""
+        from mlstack.drivers.kubernetes.endpoint_access import log_of
+
+        return log_of(record, root=self._root, follow=follow, lines=lines)
 
     # ------------------------------------------------------------------------------------------------ carrying out
 

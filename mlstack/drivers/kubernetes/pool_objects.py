@@ -68,7 +68,7 @@ def _objects(address: Address, spec: Spec, known: Mapping[str, Any]) -> Iterator
         yield one("deny", "networking.k8s.io/v1:NetworkPolicy", dns_name(f"mlstack-deny-{short}"), spec=_deny(ours))
     if known["makes_service_account"]:
         yield one(
-            "service-account",
+            f"service-account-{known['service_account']}",
             "core/v1:ServiceAccount",
             known["service_account"],
             automountServiceAccountToken=False,
@@ -107,7 +107,7 @@ def _priority_class(address: Address, spec: Spec, known: Mapping[str, Any]) -> O
         "description": f"Pods of {address} in {spec.project}, environment {spec.environment}",
     }
     inputs = {**_head(kind), "metadata": metadata(spec, address, known["priority_class"]), **body}
-    return made("priority-class", kind, inputs)
+    return made(f"priority-class-{known['priority_class']}", kind, inputs)
 
 
 def _quota(known: Mapping[str, Any]) -> dict[str, Any]:

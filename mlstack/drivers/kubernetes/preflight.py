@@ -95,6 +95,7 @@ def _check_place(client: "Kube", place: Place, needs: Sequence[Need], graph: Res
     yield from _missing_rights(client, place, needs, without={kind for kind, _ in _kinds(needs) if _is(kind, missing)})
     yield from _check_namespace(client, place, needs, graph)
     yield from _missing_names(client, place, needs)
+    yield from _not_ours_objects(client, needs, graph)
     yield from check_nodes(client, [need.resource for need in needs], graph)
 
 
@@ -211,6 +212,29 @@ def _missing_names(client: "Kube", place: Place, needs: Sequence[Need]) -> Itera
                 )
 
 
+def _not_ours_objects(client: "Kube", needs: Sequence[Need], graph: ResourceGraph) -> Iterator[Diagnostic]:
+    """Yield what would be made for the first time, and is there already under somebody else's labels."""
+    wanted = [
+        (need, each.inputs)
+        for need in needs
+        if need.row.before is None
+        for each in need.unit.objects
+        if each.inputs["kind"] not in {"Namespace", *_INSTALLED_BY}
+    ]
+
+    def find(one: tuple[Need, dict[str, Any]]) -> dict[str, Any] | None:
+        kind, about = one[1]["kind"], one[1]["metadata"]
+        try:
+            return client.get(kind, about["name"], about.get("namespace", ""))
+        except MlstackError:  # no right to look, which is said where rights are asked for
+            return None
+
+    with ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
+        for (need, inputs), found in zip(wanted, threads.map(find, wanted), strict=True):
+            if found is not None and not is_ours(found, graph.spec.project, graph.spec.environment):
+                yield _taken(need, inputs)
+
+
 def _other_cluster(client: "Kube", needs: Sequence[Need]) -> Diagnostic | None:
     """Say that what is recorded is in another cluster: somebody's current context is not what it was."""
     recorded: Mapping[str, Any] = next((need.row.before for need in needs if need.row.before), {})
@@ -241,6 +265,21 @@ def _too_old(client: "Kube", version: tuple[int, int], address: Address) -> Diag
         detail=f"{client.connection.server} has {version[0]}.{version[1]}; needed is {OLDEST[0]}.{OLDEST[1]} or newer.",
         hint="Upgrade the cluster, or use another one.",
         address=address,
+    )
+
+
+def _taken(need: Need, inputs: Mapping[str, Any]) -> Diagnostic:
+    about = inputs["metadata"]
+    where = f" in the namespace {about['namespace']}" if "namespace" in about else ""
+    return Diagnostic(
+        code="kubernetes-name-taken",
+        summary="Something of that name is there, and belongs to somebody else",
+        detail=f"The {inputs['kind']} {about['name']}{where}, which {need.row.address} is to have, was not made by "
+        "this environment.",
+        hint="Give the project, the environment or the pool another name, or remove it if nobody needs it.",
+        command=f"kubectl describe {inputs['kind'].lower()} {about['name']}"
+        + (f" -n {about['namespace']}" if "namespace" in about else ""),
+        address=need.row.address,
     )
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
@@ -11,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Absent, NotChecked, Observation, Present, Unreadable
+from mlstack.drivers.base import Absent, NotChecked, Observation, Present, Send, Unreadable
 from mlstack.drivers.local.endpoint_server import log_tail
 from mlstack.spec.address import Address, short_name
 from mlstack.state.state import Record
@@ -42,19 +43,28 @@ def load_data(data: str, *, read_input: Callable[[], str]) -> Any:
 
 
 def predict(
-    url: str, model: str, payload: Any, *, timeout: float = TIMEOUT, address: Address | None = None
+    url: str,
+    model: str,
+    payload: Any,
+    *,
+    timeout: float = TIMEOUT,
+    address: Address | None = None,
+    send: Send | None = None,
 ) -> dict[str, Any]:
     """Ask the server at `url` for a prediction and return its answer (a v2 inference response).
+
+    `send` is for one that is not asked at its URL from here.
 
     `payload` is a whole v2 request (an object with `inputs`), or one row or a list of rows, each a list or an object:
     these are turned into a request with the help of the model's metadata. Raises `MlstackError` with the server's
     sentence, or when it cannot be reached; `address` is the endpoint that they are about.
     """
     path = f"/v2/models/{quote(model, safe='')}"
+    send = send or partial(_send, url, timeout)
     request = payload
     if not (isinstance(payload, dict) and "inputs" in payload):
-        request = build_request(payload, _ask(url, "GET", path, None, timeout=timeout, address=address))
-    return _ask(url, "POST", f"{path}/infer", json.dumps(request).encode(), timeout=timeout, address=address)
+        request = build_request(payload, _ask(url, send, "GET", path, None, address=address))
+    return _ask(url, send, "POST", f"{path}/infer", json.dumps(request).encode(), address=address)
 
 
 def build_request(payload: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,22 +121,27 @@ def _tensor(name: str, values: list[Any], shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape, "data": values}
 
 
-def _ask(
-    url: str, method: str, path: str, body: bytes | None, *, timeout: float, address: Address | None = None
-) -> dict[str, Any]:
-    from http.client import HTTPConnection, HTTPException
+def _send(url: str, timeout: float, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+    from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
     place = urlsplit(url)
-    connection = HTTPConnection(place.hostname or "127.0.0.1", place.port, timeout=timeout)
+    kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
+    connection = kind(place.hostname or "127.0.0.1", place.port, timeout=timeout)
     try:
         connection.request(method, path, body=body, headers={"Content-Type": "application/json"})
         response = connection.getresponse()
-        status, text = response.status, response.read()
+        return response.status, response.read()
     except (OSError, HTTPException) as error:
         reason = getattr(error, "strerror", None) or error or type(error).__name__
         raise MlstackError(_unreachable(f"{url}: {reason}.")) from error
     finally:
         connection.close()
+
+
+def _ask(
+    url: str, send: Send, method: str, path: str, body: bytes | None, *, address: Address | None = None
+) -> dict[str, Any]:
+    status, text = send(method, path, body)
     try:
         answer = json.loads(text)
     except ValueError:
