@@ -13,6 +13,7 @@ import pytest
 
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.pulumi import repair
+from mlstack.drivers.pulumi.versions import note_begin
 from tests.engines.pulumi_filed.one_up import ten_units
 from tests.engines.pulumi_filed.world import STACK, World
 
@@ -123,7 +124,7 @@ def test_a_lock_of_an_mlstack_on_a_machine_that_is_gone_is_removed(
     place = filed_world.engine().place
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr("socket.gethostname", lambda: "elsewhere")
-        repair.note_call(place, STACK, 1)
+        note_begin(place, STACK, 1)
     lock = b'{"pid": 1, "username": "ann", "hostname": "elsewhere", "timestamp": "2026-01-01T00:00:00Z"}'
     place.records.replace(f"{place.locks(STACK)}ours.json", lock, tag=None)
 

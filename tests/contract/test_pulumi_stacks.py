@@ -277,3 +277,27 @@ def test_what_is_replaced_does_not_take_along_what_needs_it(filed_world: World) 
         "delete one-deployment",
         "create one-deployment",
     ]
+
+
+def test_a_record_that_mlstack_did_not_leave_is_refused_before_planning(filed_world: World) -> None:
+    units = [filed_world.unit("one")]
+    filed_world.made(units)
+    place = filed_world.engine().place
+    left = filed_world.record()
+    assert left is not None
+    filed_world.made([filed_world.unit("one", value=2)])
+
+    place.records.replace(place.key(STACK), left, tag=None)  # an older backup of the stacks alone
+
+    for ask in (filed_world.preview, filed_world.up):
+        with pytest.raises(MlstackError) as failure:
+            ask(units)
+        assert failure.value.diagnostics[0].code == "stack-not-as-recorded"
+    place.backend.delete(f"stacks/{STACK}.json")  # as the hint says
+    filed_world.made(units)
+    assert filed_world.read("one-deployment")["value"] == 1
+
+    place.records.delete(place.key(STACK))
+
+    with pytest.raises(MlstackError, match="is not there"):
+        filed_world.preview(units)

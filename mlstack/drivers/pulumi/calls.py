@@ -37,9 +37,10 @@ class Calls(msgspec.Struct, frozen=True, kw_only=True):
         write_whole(self.work / "Pulumi.yaml", f"name: {self.project}\nruntime: python\n".encode())
         write_whole(self.work / f"Pulumi.{self.stack}.yaml", stack_settings.encode(), mode=0o600)
 
-    def plain(self, *arguments: str) -> Ended:
+    def plain(self, *arguments: str, on_start: Callable[[int], None]) -> Ended:
         """Call a command that runs no program."""
-        return call(self._command(*arguments), environment=self._variables(), folder=self.work)
+        command = self._command(*arguments)
+        return call(command, environment=self._variables(), folder=self.work, on_start=on_start)
 
     def engine(
         self,

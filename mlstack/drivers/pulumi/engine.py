@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event as StopFlag
@@ -18,10 +19,10 @@ from mlstack.drivers.pulumi.encryption import Encryption, check_recorded, encryp
 from mlstack.drivers.pulumi.events import Event
 from mlstack.drivers.pulumi.place import BELOW, Place, backend_url, folder_url, place_of_stacks
 from mlstack.drivers.pulumi.plugins import missing_plugins
-from mlstack.drivers.pulumi.process import Ended
 from mlstack.drivers.pulumi.progress import line_of
 from mlstack.drivers.pulumi.readings import build_readings
 from mlstack.drivers.pulumi.results import build_results
+from mlstack.drivers.pulumi.versions import check_version, note_begin, note_end
 from mlstack.drivers.stacks import Provider, StackName, Tell, Unit, UnitReading, UnitResult
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Spec
@@ -71,7 +72,7 @@ class PulumiEngine:
 
         A copy of the record is previewed, so that planning can write nothing, and needs no right to.
         """
-        checkpoint = self.place.checkpoint(stack)
+        checkpoint = self._recorded(stack)
         if not units and checkpoint is None:
             return {}
         self._check_plugins(units, checkpoint)
@@ -90,7 +91,7 @@ class PulumiEngine:
         """Make the stack hold exactly these units, and wait; an interrupted update is repaired first."""
         raise_errors(problems.unknown_values(units))
         place = self.place
-        checkpoint = place.checkpoint(stack)
+        checkpoint = self._recorded(stack)
         if not units and checkpoint is None:
             return {}
         self._check_plugins(units, checkpoint)
@@ -107,12 +108,14 @@ class PulumiEngine:
             "--continue-on-error",
             *([] if is_fresh else ["--refresh"]),
             on_event=_telling(tell),
-            on_start=lambda pid: repair.note_call(place, stack, pid),
+            on_start=partial(note_begin, place, stack),
             stop=stop,
         )
         if report.summary is None and not report.started and not ended.stopped:
             raise MlstackError(problems.call_failed("up", ended.said))
         after = place.checkpoint(stack)
+        if not ended.stopped:
+            note_end(place, stack, after)
         results = build_results(report, units, known, after, stopped=ended.stopped)
         if ended.code == 0:
             self._fresh.add(stack)
@@ -134,6 +137,11 @@ class PulumiEngine:
         return checkpoint.version if checkpoint is not None else None
 
     # ------------------------------------------------------------------------------------------------ the way there
+
+    def _recorded(self, stack: StackName) -> Checkpoint | None:
+        checkpoint = self.place.checkpoint(stack)
+        check_version(self.place, stack, checkpoint)
+        return checkpoint
 
     def _cli(self) -> Cli:
         if self._found is None:
@@ -191,7 +199,7 @@ class PulumiEngine:
         if checkpoint is None:
             if place.folder is not None:
                 (place.folder / BELOW).mkdir(parents=True, exist_ok=True)
-            _expect(calls.plain("stack", "init", f"--secrets-provider={calls.encryption.provider}"), "stack init")
+            _plain(calls, place, "stack", "init", f"--secrets-provider={calls.encryption.provider}")
             return None
         repair.clear_locks(place, stack)
         repaired = repair.repaired(checkpoint, units)
@@ -199,13 +207,14 @@ class PulumiEngine:
             return checkpoint
         file = calls.work / f"{stack}.repaired.json"
         file.write_bytes(repair.as_export(repaired))
-        _expect(calls.plain("stack", "import", f"--file={file}"), "stack import")
+        _plain(calls, place, "stack", "import", f"--file={file}")
         file.unlink()
         self._fresh.discard(stack)
         return place.checkpoint(stack)
 
     def _remove(self, calls: Calls, stack: StackName) -> None:
-        _expect(calls.plain("stack", "rm", "--yes"), "stack rm")
+        _plain(calls, self.place, "stack", "rm", "--yes")
+        note_end(self.place, stack, None)
         (calls.work / f"Pulumi.{stack}.yaml").unlink(missing_ok=True)
 
 
@@ -232,9 +241,10 @@ def _folder_for_copies(root: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _expect(ended: Ended, what: str) -> None:
+def _plain(calls: Calls, place: Place, *arguments: str) -> None:
+    ended = calls.plain(*arguments, on_start=partial(note_begin, place, calls.stack))
     if ended.code != 0:
-        raise MlstackError(problems.call_failed(what, ended.said))
+        raise MlstackError(problems.call_failed(" ".join(arguments[:2]), ended.said))
 
 
 def _empty(project: str, stack: str) -> bytes:

@@ -3,8 +3,8 @@
 A lock may go when its engine cannot be at work any more. mlstack holds the environment's own lock around every update,
 so whoever made the lock is not an mlstack that goes on. What may still be there is an engine whose mlstack was killed:
 on this machine it is seen, and waited for; an engine without its mlstack ends by itself. A lock of another machine goes
-only if the record of calls, beside the stack, says that an mlstack had made it, whose lock has lapsed since. Locks of
-somebody else (`pulumi up` by hand) are left alone.
+only if the state says that an mlstack had called that process, whose lock has lapsed since. Locks of somebody else
+(`pulumi up` by hand) are left alone.
 """
 
 import socket
@@ -17,7 +17,8 @@ import msgspec
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.pulumi.checkpoint import Checkpoint
 from mlstack.drivers.pulumi.names import object_name
-from mlstack.drivers.pulumi.place import BELOW, Place
+from mlstack.drivers.pulumi.place import Place
+from mlstack.drivers.pulumi.versions import read_note
 from mlstack.drivers.stacks import Unit
 
 PATIENCE = 120.0
@@ -30,17 +31,6 @@ class _Lock(msgspec.Struct, frozen=True, kw_only=True):
     username: str = ""
     hostname: str = ""
     timestamp: str = ""
-
-
-class _Call(msgspec.Struct, frozen=True, kw_only=True):
-    pid: int
-    hostname: str
-
-
-def note_call(place: Place, stack: str, pid: int) -> None:
-    """Write down which process works on a stack, before it can have locked it."""
-    record = _Call(pid=pid, hostname=socket.gethostname())
-    place.backend.replace(_key(stack), msgspec.json.encode(record), tag=None)
 
 
 def clear_locks(place: Place, stack: str, *, tell: Callable[[str], None] = lambda _: None) -> None:
@@ -58,16 +48,10 @@ def clear_locks(place: Place, stack: str, *, tell: Callable[[str], None] = lambd
         place.records.delete(key)
 
 
-def _key(stack: str) -> str:
-    return f"{BELOW}/call-{stack}.json"
-
-
 def _is_ours(lock: _Lock, place: Place, stack: str) -> bool:
-    found = place.backend.get(_key(stack))
-    if found is None:
-        return False
-    call = msgspec.json.decode(found[0], type=_Call)
-    return (call.pid, call.hostname) == (lock.pid, lock.hostname)
+    note = read_note(place, stack)
+    call = note.call if note is not None else None
+    return call is not None and (call.pid, call.hostname) == (lock.pid, lock.hostname)
 
 
 def _wait_for(lock: _Lock, where: str, tell: Callable[[str], None]) -> None:
