@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.engines.pulumi_kubernetes.install import make_home
 from tests.engines.pulumi_kubernetes.normalize import quantity
 from tests.engines.pulumi_kubernetes.objects import Differences, cut_to_shape, dotted, merge_patch
 from tests.engines.pulumi_kubernetes.values import UNKNOWN, Secret, decode, encode, keep_secrets, plain
@@ -72,3 +78,33 @@ def test_a_list_with_a_secret_in_it_is_secret_whole() -> None:
 def test_paths_are_written_as_pulumi_reads_them() -> None:
     path = ("metadata", "labels", "app.kubernetes.io/name", "items", 0, 'a"b.c')
     assert dotted(path) == 'metadata.labels["app.kubernetes.io/name"].items[0]["a\\"b.c"]'
+
+
+KILLED_ENGINE = """
+import subprocess, sys
+plugin = subprocess.Popen([sys.argv[1], "127.0.0.1:1"], stdout=subprocess.PIPE, text=True)
+print(plugin.pid, plugin.stdout.readline().strip(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_killed_engine_leaves_no_plugin(tmp_path: Path) -> None:
+    (program,) = make_home(tmp_path).glob("plugins/*/pulumi-resource-kubernetes")
+    command = [sys.executable, "-c", KILLED_ENGINE, str(program)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as engine:
+        assert engine.stdout is not None
+        pid, port = (int(each) for each in engine.stdout.readline().split())
+        assert port
+        engine.kill()
+    until = time.monotonic() + 120
+    while runs(pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not runs(pid)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process does anything; one that ended may stay as a zombie where nobody waits for it."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,15 +11,21 @@ VERSION = "4.34.2"
 """The version of `pulumi-kubernetes` whose provider this stands for."""
 
 _PROGRAM = """\
-#!{python} -IS
 # Stands in for Pulumi's own pulumi-resource-kubernetes in tests of mlstack; made by tests/engines/pulumi_kubernetes.
-# Not that program, and not for use outside of tests. -IS: what a user's Python loads at start-up costs time.
+# Not that program, and not for use outside of tests.
 import sys
 
 sys.path[:0] = {paths!r}
 from tests.engines.pulumi_kubernetes.plugin import main
 
 main()
+"""
+
+# A shell in between: the path of a Python may be longer than the first line of a script can be, or have a space in it.
+# -IS: what a user's Python loads at start-up costs time.
+_STARTER = """\
+#!/bin/sh
+exec {python} -IS {program} "$@"
 """
 
 
@@ -31,7 +38,10 @@ def make_home(home: Path, provider: Path | None = None) -> Path:
         program.symlink_to(provider.absolute())
         return home
     paths = [str(Path(__file__).resolve().parents[3]), *_packages()]
-    program.write_text(_PROGRAM.format(python=sys.executable, paths=paths))
+    code = folder / "stand_in.py"
+    code.write_text(_PROGRAM.format(paths=paths), encoding="utf-8")
+    starter = _STARTER.format(python=shlex.quote(sys.executable), program=shlex.quote(str(code)))
+    program.write_text(starter, encoding="utf-8")
     program.chmod(0o755)
     return home
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -185,7 +186,8 @@ def _fail_partially(context: grpc.ServicerContext, error: PartialError) -> None:
 
 
 def serve(engine: str) -> None:
-    """Answer the engine's calls until it ends this process."""
+    """Answer the engine's calls until it ends this process, or is gone itself: killed, it ends nothing."""
+    parent = os.getppid()
     service = Service(engine)
     server = grpc.server(ThreadPoolExecutor(THREADS), options=UNLIMITED)
     handlers = {name: _handler(getattr(service, name), request) for name, request in _METHODS.items()}
@@ -193,7 +195,9 @@ def serve(engine: str) -> None:
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     print(port, flush=True)
-    server.wait_for_termination()
+    while server.wait_for_termination(timeout=1.0) and os.getppid() == parent:
+        pass
+    os._exit(0)  # calls that still wait for something would hold the process
 
 
 def main() -> None:
