@@ -52,6 +52,8 @@ def test_what_is_made_is_what_was_previewed_and_then_nothing_is_left_to_do(filed
     for reading in filed_world.preview(units).values():
         assert reading == UnitReading(exists=True)
     assert filed_world.record() == recorded, "a preview has written"
+    assert list((filed_world.root / ".mlstack" / "tmp").iterdir()) == []
+    assert (filed_world.root / ".mlstack" / ".gitignore").read_text() == "*\n"
 
 
 def test_a_preview_says_what_differs_what_is_replaced_and_what_is_not_known(filed_world: World) -> None:

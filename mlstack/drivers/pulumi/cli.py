@@ -4,12 +4,14 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.spec.whole_files import make_cache_folder, write_whole
 
 PINNED: Final = "3.250.0"
 """The version that `mlstack doctor --install-pulumi` installs, and that mlstack is tested with."""
@@ -38,18 +40,19 @@ class Cli(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-def find_cli(setting: str | None = None, *, environ: Mapping[str, str] | None = None) -> Cli:
+def find_cli(setting: str | None = None, *, environ: Mapping[str, str] | None = None, cache: Path | None = None) -> Cli:
     """Return the command line to use. Raises `MlstackError` where there is none, or one that is too old.
 
     In this order: `setting`, `MLSTACK_PULUMI`, the PATH, `PULUMI_HOME/bin`, `~/.pulumi/bin`, and what
-    `mlstack doctor --install-pulumi` has installed. What is named explicitly is never replaced by another one.
+    `mlstack doctor --install-pulumi` has installed. What is named explicitly is never replaced by another one. `cache`
+    is a file that remembers its version.
     """
     environ = os.environ if environ is None else environ
     named = setting or environ.get(VARIABLE)
     path = _named(named, environ) if named else next(_candidates(environ), None)
     if path is None:
         raise MlstackError(_missing(named))
-    version = _version(path)
+    version = _version(path, cache)
     if _numbers(version) < OLDEST:
         raise MlstackError(_too_old(path, version))
     return Cli(path=path, version=version)
@@ -82,23 +85,38 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[str]:
             yield found
 
 
-def _version(path: str) -> str:
-    """Ask for the version; that starts a process, so the answer is kept as long as the file is the same."""
+def _version(path: str, cache: Path | None) -> str:
+    """Ask for the version. That starts a process, so the answer is kept in `cache` while the file stays the same."""
     try:
         facts = Path(path).stat()
-        key = (path, facts.st_size, facts.st_mtime_ns)
-        if key not in _VERSIONS:
-            environment = {"PATH": os.environ.get("PATH", os.defpath), "PULUMI_SKIP_UPDATE_CHECK": "true"}
-            done = subprocess.run(
-                [path, "version"], capture_output=True, text=True, timeout=_ANSWERS_WITHIN, check=True, env=environment
-            )
-            _VERSIONS[key] = done.stdout.strip().removeprefix("v")
+        known = _Known(path=path, size=facts.st_size, changed=facts.st_mtime_ns)
+        if cache is not None and (kept := _kept(cache)) is not None and kept[0] == known:
+            return kept[1]
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "PULUMI_SKIP_UPDATE_CHECK": "true"}
+        done = subprocess.run(
+            [path, "version"], capture_output=True, text=True, timeout=_ANSWERS_WITHIN, check=True, env=environment
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise MlstackError(_unusable(path, str(error))) from error
-    return _VERSIONS[key]
+    version = done.stdout.strip().removeprefix("v")
+    if cache is not None:
+        with suppress(OSError):  # a folder that cannot be written: asked again next time
+            make_cache_folder(cache.parent)
+            write_whole(cache, msgspec.json.encode((known, version)))
+    return version
 
 
-_VERSIONS: dict[tuple[str, int, int], str] = {}
+class _Known(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    size: int
+    changed: int
+
+
+def _kept(cache: Path) -> tuple[_Known, str] | None:
+    try:
+        return msgspec.json.decode(cache.read_bytes(), type=tuple[_Known, str])
+    except (OSError, msgspec.MsgspecError):
+        return None
 
 
 def _numbers(version: str) -> tuple[int, ...]:

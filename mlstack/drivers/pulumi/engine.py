@@ -26,6 +26,7 @@ from mlstack.drivers.pulumi.versions import check_version, note_begin, note_end
 from mlstack.drivers.stacks import Provider, StackName, Tell, Unit, UnitReading, UnitResult
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Spec
+from mlstack.spec.whole_files import make_cache_folder, waiting_folders
 from mlstack.state.environment_folder import OWN_FOLDER
 
 
@@ -145,7 +146,7 @@ class PulumiEngine:
 
     def _cli(self) -> Cli:
         if self._found is None:
-            self._found = find_cli(environ=self._environ)
+            self._found = find_cli(environ=self._environ, cache=self._root / OWN_FOLDER / "cache" / "pulumi.json")
         return self._found
 
     def _encryption(self, *, make: bool) -> Encryption:
@@ -176,6 +177,7 @@ class PulumiEngine:
         place = self.place
         encryption = self._encryption(make=True)
         _check_encryption(encryption, checkpoint, place, stack)
+        make_cache_folder(self._root / OWN_FOLDER / "cache")
         calls = self._calls(stack, backend_url(place, self._environ), place.work, encryption)
         calls.write_settings(stack_settings(encryption, checkpoint))
         return calls
@@ -234,10 +236,8 @@ def _telling(tell: Tell) -> Callable[[Event], None]:
 
 @contextmanager
 def _folder_for_copies(root: Path) -> Iterator[Path]:
-    """Make a folder that nobody else uses and that is gone afterwards: the project's own, else the system's."""
-    waiting = root / OWN_FOLDER / "tmp"
-    own = waiting if waiting.is_dir() and os.access(waiting, os.W_OK) else None
-    with TemporaryDirectory(prefix="pulumi-", dir=own) as folder:
+    """Make a folder that nobody else uses and that is gone afterwards: in the project's own, else in the system's."""
+    with TemporaryDirectory(prefix="pulumi-", dir=next(waiting_folders(root), None)) as folder:
         yield Path(folder)
 
 

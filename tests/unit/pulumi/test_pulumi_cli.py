@@ -81,6 +81,24 @@ def test_newer_ones_and_own_builds_are_taken(tmp_path: Path, version: str) -> No
     assert find_cli(environ=_environ(tmp_path, MLSTACK_PULUMI=str(path))).version == version
 
 
+def test_its_version_is_asked_once_as_long_as_it_is_the_same(tmp_path: Path) -> None:
+    path = _program(tmp_path / "pulumi", "3.250.0")
+    path.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho v3.250.0\n")
+    environ = _environ(tmp_path, MLSTACK_PULUMI=str(path))
+    cache = tmp_path / ".mlstack" / "cache" / "pulumi.json"
+
+    def asked() -> int:
+        assert find_cli(environ=environ, cache=cache).version == "3.250.0"
+        return (tmp_path / "asked").read_text().count("asked")
+
+    assert [asked(), asked()] == [1, 1]
+    assert (tmp_path / ".mlstack" / ".gitignore").read_text() == "*\n"
+    cache.write_text("{")
+    assert asked() == 2
+    path.write_text(path.read_text() + "# another one\n")
+    assert asked() == 3
+
+
 def test_one_that_does_not_start_is_said_so(tmp_path: Path) -> None:
     path = _program(tmp_path / "pulumi", PINNED)
     path.write_text("#!/nowhere\n")
