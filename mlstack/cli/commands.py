@@ -51,6 +51,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("gc", "mlstack.cli.gc", "gc", "Remove what nothing refers to any more", HOUSEKEEPING),
     CommandEntry("unlock", "mlstack.cli.unlock", "unlock", "Remove a lock whose owner is gone", HOUSEKEEPING),
     CommandEntry("doctor", "mlstack.cli.doctor", "doctor", "Check the tools and the project", HOUSEKEEPING),
+    CommandEntry("eject", "mlstack.cli.eject", "eject", "Write plain Pulumi and Kubernetes files", HOUSEKEEPING),
     CommandEntry("schema", "mlstack.cli.schema", "schema", "Print the JSON Schema of mlstack.yaml", HOUSEKEEPING),
 )
 

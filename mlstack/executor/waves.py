@@ -122,7 +122,11 @@ class Waves:
 
     def _approved(self, stack: StackName, wave: list[_Wish], engine: StackEngine) -> list[_Wish]:
         """Preview once more with what is known now, and leave out what would be more than was approved."""
-        readings = engine.preview(stack, self._program(stack, wave), refresh=False)
+        program = self._program(stack, wave)
+        try:
+            readings = engine.preview(stack, program, refresh=False)
+        except MlstackError:  # a provider that looks finds nothing to update of what was removed outside
+            readings = engine.preview(stack, program, refresh=True)
         left = []
         for wish in wave:
             try:
