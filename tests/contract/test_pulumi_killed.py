@@ -1,6 +1,9 @@
 """An update that is killed, at many moments: the next one finds what is there and makes what is missing, once."""
 
+import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -117,6 +120,30 @@ def test_a_lock_of_somebody_else_is_left_alone(filed_world: World) -> None:
     assert records.get(f"{locks}theirs.json") is not None
 
 
+def test_a_lock_that_cannot_be_read_is_nobodys_to_remove(filed_world: World) -> None:
+    filed_world.made([filed_world.unit("one")])
+    place = filed_world.engine().place
+    place.records.replace(f"{place.locks(STACK)}half.json", b'{"pid": 1', tag=None)
+
+    with pytest.raises(MlstackError, match="Somebody on some machine"):
+        filed_world.up([filed_world.unit("one")])
+
+
+def test_a_lock_whose_process_is_gone_goes_also_when_another_one_has_its_number(filed_world: World) -> None:
+    filed_world.made([filed_world.unit("one")])
+    place = filed_world.engine().place
+    for name, pid, since in (
+        ("gone", 2**22 + 1, "2026-01-01T00:00:00Z"),
+        ("reused", os.getpid(), "2001-01-01T00:00:00Z"),
+    ):
+        lock = {"pid": pid, "username": "ann", "hostname": socket.gethostname(), "timestamp": since}
+        place.records.replace(f"{place.locks(STACK)}{name}.json", json.dumps(lock).encode(), tag=None)
+
+    filed_world.made([filed_world.unit("one", value=2)])
+
+    assert [key for key in place.records.keys(place.locks(STACK)) if key.endswith(".json")] == []
+
+
 def test_a_lock_of_an_mlstack_on_a_machine_that_is_gone_is_removed(
     filed_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,8 +166,6 @@ def test_the_wait_for_an_engine_ends(filed_world: World, monkeypatch: pytest.Mon
     place = filed_world.engine().place
     monkeypatch.setattr(repair, "PATIENCE", 0.5)
     monkeypatch.setattr(repair, "_is_at_work", lambda lock: True)
-    import socket
-
     lock = f'{{"pid": 1, "hostname": "{socket.gethostname()}", "timestamp": "{time.strftime("%FT%TZ")}"}}'
     place.records.replace(f"{place.locks(STACK)}busy.json", lock.encode(), tag=None)
 

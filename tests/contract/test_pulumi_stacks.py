@@ -303,3 +303,21 @@ def test_a_record_that_mlstack_did_not_leave_is_refused_before_planning(filed_wo
 
     with pytest.raises(MlstackError, match="is not there"):
         filed_world.preview(units)
+
+
+def test_a_plugin_that_is_missing_is_said_before_anything_is_changed(filed_world: World) -> None:
+    plugins = filed_world.home / "plugins"
+    plugins.rename(filed_world.home / "elsewhere")
+    units = [filed_world.unit("one")]
+
+    for ask in (filed_world.preview, filed_world.up):
+        with pytest.raises(MlstackError) as failure:
+            ask(units)
+        (problem,) = failure.value.diagnostics
+        assert (problem.code, problem.command) == (
+            "pulumi-plugin-missing",
+            "pulumi plugin install resource filed v1.0.0",
+        )
+
+    assert filed_world.record() is None
+    assert filed_world.there() == []

@@ -92,6 +92,7 @@ class PulumiEngine:
         """Make the stack hold exactly these units, and wait; an interrupted update is repaired first."""
         raise_errors(problems.unknown_values(units))
         place = self.place
+        repair.clear_locks(place, stack)  # first: an engine that is waited for goes on writing until it ends
         checkpoint = self._recorded(stack)
         if not units and checkpoint is None:
             return {}
@@ -203,7 +204,6 @@ class PulumiEngine:
                 (place.folder / BELOW).mkdir(parents=True, exist_ok=True)
             _plain(calls, place, "stack", "init", f"--secrets-provider={calls.encryption.provider}")
             return None
-        repair.clear_locks(place, stack)
         repaired = repair.repaired(checkpoint, units)
         if repaired is None:
             return checkpoint

@@ -61,6 +61,10 @@ class Host(language_pb2_grpc.LanguageRuntimeServicer, events_pb2_grpc.EventsServ
         """Name no packages: the program's providers name theirs, with versions."""
         return language_pb2.GetRequiredPackagesResponse()
 
+    def About(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+        """Say nothing of a runtime; it is asked when something fails."""
+        return language_pb2.AboutResponse()
+
     def GetPluginInfo(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         """Say nothing of a version."""
         return plugin_pb2.PluginInfo()

@@ -39,13 +39,20 @@ def clear_locks(place: Place, stack: str, *, tell: Callable[[str], None] = lambd
         found = place.records.get(key) if key.endswith(".json") else None
         if found is None:
             continue
-        lock = msgspec.json.decode(found[0], type=_Lock)
+        lock = _read_lock(found[0])
         where = place.records.location(key)
         if lock.hostname == socket.gethostname():
             _wait_for(lock, where, tell)
         elif not _is_ours(lock, place, stack):
             raise MlstackError(_locked(lock, where))
         place.records.delete(key)
+
+
+def _read_lock(data: bytes) -> _Lock:
+    try:
+        return msgspec.json.decode(data, type=_Lock)
+    except msgspec.MsgspecError:  # then nobody knows whose it is, and nothing is assumed
+        return _Lock()
 
 
 def _is_ours(lock: _Lock, place: Place, stack: str) -> bool:
@@ -76,7 +83,7 @@ def _is_at_work(lock: _Lock) -> bool:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
         made = datetime.fromisoformat(lock.timestamp).timestamp() if lock.timestamp else time.time()
-        return bool(process.create_time() <= made + 1 and "pulumi" in process.name())
+        return bool(process.create_time() <= made + 1)  # a younger one only has the number of the one that made it
     except (psutil.NoSuchProcess, ValueError):
         return False
     except psutil.AccessDenied:
@@ -84,11 +91,12 @@ def _is_at_work(lock: _Lock) -> bool:
 
 
 def _locked(lock: _Lock, where: str) -> Diagnostic:
+    who = f"{lock.username or 'Somebody'} on {lock.hostname or 'some machine'} (process {lock.pid or 'unknown'})"
     return Diagnostic(
         code="stack-locked",
         summary="Somebody else works on this Pulumi stack",
-        detail=f"{lock.username or 'somebody'} on {lock.hostname} (process {lock.pid}) since {lock.timestamp}; the "
-        f"lock is {where}. mlstack holds the environment's own lock, so it is not another mlstack.",
+        detail=f"{who} since {lock.timestamp or 'some time'}; the lock is {where}. mlstack holds the environment's own "
+        "lock, so it is not another mlstack.",
         hint="Wait until it is done. If that process is gone, delete the file.",
     )
 

@@ -152,7 +152,7 @@ def main() -> None:
     sys.stdout.flush()
     parent = os.getppid()
     while os.getppid() == parent:  # a killed engine takes it along
-        time.sleep(0.1)
+        time.sleep(0.02)
     os._exit(0)  # with whatever is in flight, as if it had been killed itself
 
 
