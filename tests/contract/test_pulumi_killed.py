@@ -161,7 +161,7 @@ def test_a_lock_of_an_mlstack_on_a_machine_that_is_gone_is_removed(
     assert filed_world.read("one-deployment")["value"] == 2
 
 
-def test_the_wait_for_an_engine_ends(filed_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_an_engine_is_told_and_ends(filed_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     filed_world.made([filed_world.unit("one")])
     place = filed_world.engine().place
     monkeypatch.setattr(repair, "PATIENCE", 0.5)
@@ -171,3 +171,5 @@ def test_the_wait_for_an_engine_ends(filed_world: World, monkeypatch: pytest.Mon
 
     with pytest.raises(MlstackError, match="Somebody else works"):
         filed_world.up([filed_world.unit("one")])
+
+    assert filed_world.lines[-1] == ("endpoints.one waiting for an update that goes on without its mlstack (process 1)")

@@ -92,7 +92,8 @@ class PulumiEngine:
         """Make the stack hold exactly these units, and wait; an interrupted update is repaired first."""
         raise_errors(problems.unknown_values(units))
         place = self.place
-        repair.clear_locks(place, stack)  # first: an engine that is waited for goes on writing until it ends
+        # First: an engine that is waited for goes on writing until it ends.
+        repair.clear_locks(place, stack, tell=partial(_tell_first, tell, units))
         checkpoint = self._recorded(stack)
         if not units and checkpoint is None:
             return {}
@@ -224,6 +225,12 @@ def _check_encryption(encryption: Encryption, checkpoint: Checkpoint | None, pla
     wrong = check_recorded(encryption, checkpoint, where=place.where(stack))
     if wrong is not None:
         raise MlstackError(wrong)
+
+
+def _tell_first(tell: Tell, units: Sequence[Unit], line: str) -> None:
+    """Say at one address what is about the whole stack."""
+    for unit in units[:1]:
+        tell(unit.address, line)
 
 
 def _telling(tell: Tell) -> Callable[[Event], None]:
