@@ -18,7 +18,7 @@ from mlstack.drivers.dvc.datasets import read_dataset
 from mlstack.drivers.dvc.lockfile import read_lock
 from mlstack.drivers.dvc.scratch import ScratchCache
 from mlstack.drivers.dvc.settings import is_initialised
-from mlstack.drivers.open_runs import OPEN, in_tree, run_goes_on
+from mlstack.drivers.open_runs import OPEN, in_tree, run_goes_on, target_of
 from mlstack.gitops.revisions import describe_commit, resolve_revision
 from mlstack.gitops.worktree import checked_out
 from mlstack.graph.digest_sources import digest_sources
@@ -139,7 +139,6 @@ def restore_all(opened: CommitProject, addresses: Collection[Address] | None) ->
 
 def end_runs(root: Path) -> None:
     """End what still runs in a checkout: processes of stages outlive a command that was killed."""
-    from mlstack.drivers.local.run_folder import read_order
     from mlstack.drivers.registry import make_driver
 
     for folder in sorted((root / OWN_FOLDER / "state").glob("*")) if root.is_dir() else ():
@@ -148,9 +147,7 @@ def end_runs(root: Path) -> None:
         backend = backend_for(None, root, unquote(folder.name))
         for run in (in_tree(run, root) for run in read_runs(backend)):
             if run.status in OPEN and run_goes_on(run):
-                saved = read_order(Path(run.folder)) if run.folder is not None else None
-                target = "docker" if saved is not None and saved.container else "local"
-                make_driver(Kind.STAGE, target, root=root).cancel(run, grace=_GRACE)
+                make_driver(Kind.STAGE, target_of(run), root=root).cancel(run, grace=_GRACE)
 
 
 def _no_project(revision: str, commit: str) -> Diagnostic:

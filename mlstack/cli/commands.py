@@ -33,6 +33,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("apply", "mlstack.cli.apply", "apply", "Make it so: carry out the plan", MAIN, stream=True),
     CommandEntry("destroy", "mlstack.cli.destroy", "destroy", "Take down what apply has made", MAIN, stream=True),
     CommandEntry("run", "mlstack.cli.run", "run", "Run stages for a try, recording nothing", STAGES, stream=True),
+    CommandEntry("cancel", "mlstack.cli.cancel", "cancel", "Stop a stage's run, wherever it is", STAGES),
     CommandEntry("compare", "mlstack.cli.compare", "compare", "Compare metrics, params and data with a commit", STAGES),
     CommandEntry("reproduce", "mlstack.cli.reproduce", "reproduce", "Compute a commit again, and compare", STAGES),
     CommandEntry("shell", "mlstack.cli.shell", "shell", "Open a shell in the environment of a stage", STAGES),

@@ -46,7 +46,11 @@ def logs(
     where = one_address(address, spec.resources)
     match kind_of(where):
         case Kind.STAGE:
-            chunks = _stage_log(root, where, follow=follow, run=run, attempt=attempt, lines=lines)
+            elsewhere = _log_elsewhere(root, spec, where, run=run, follow=follow) if attempt is None else None
+            if elsewhere is not None:
+                chunks = elsewhere if lines is None or follow else _last_lines(elsewhere, lines)
+            else:
+                chunks = _stage_log(root, where, follow=follow, run=run, attempt=attempt, lines=lines)
         case Kind.ENDPOINT:
             away = _log_elsewhere(root, spec, where, follow=follow, lines=lines)
             chunks = away if away is not None else _server_log(root, spec, where, follow=follow, lines=lines)
@@ -75,6 +79,31 @@ def _show(chunks: Iterable[bytes], *, terminal: bool, color: bool) -> None:
         sys.stdout.write(output.finish())
 
 
+def _log_elsewhere(
+    root: Path, spec: Spec, address: Address, *, run: str | None, follow: bool
+) -> Iterable[bytes] | None:
+    """Return the log of the newest run (or the named one) if that is elsewhere and has left nothing here yet."""
+    from mlstack.drivers.elsewhere import SupportsRemoteRun
+    from mlstack.drivers.open_runs import OPEN
+    from mlstack.drivers.registry import make_driver
+    from mlstack.state.environment_folder import backend_for
+    from mlstack.state.runs import read_runs
+
+    runs = read_runs(backend_for(spec.state, root, spec.environment), address)
+    chosen = next((each for each in runs if run is None or each.fingerprint.startswith(run)), None)
+    if chosen is None or chosen.remote is None:
+        return None
+    if chosen.status not in OPEN and (_runs_folder(root, address) / chosen.fingerprint[:16]).is_dir():
+        return None
+    driver = make_driver(Kind.STAGE, chosen.remote.target, root=root)
+    assert isinstance(driver, SupportsRemoteRun)  # noqa: S101 - it has written the record
+    return driver.log(chosen, follow=follow)
+
+
+def _runs_folder(root: Path, address: Address) -> Path:
+    return root / OWN_FOLDER / "runs" / slug(address)
+
+
 def _stage_log(
     root: Path, address: Address, *, follow: bool, run: str | None, attempt: int | None, lines: int | None
 ) -> Iterable[bytes]:
@@ -94,7 +123,7 @@ def _stage_log(
 
 def _run_folder(root: Path, address: Address, run: str | None) -> Path:
     """Return the folder of the newest run, or of the one whose fingerprint begins with `run`."""
-    runs = root / OWN_FOLDER / "runs" / slug(address)
+    runs = _runs_folder(root, address)
     folders = [folder for folder in runs.iterdir() if folder.is_dir()] if runs.is_dir() else []
     chosen = [f for f in folders if run is None or f.name.startswith(run[:16]) or run.startswith(f.name)]
     if not chosen:

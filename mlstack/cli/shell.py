@@ -34,13 +34,18 @@ Words = Annotated[
 Commit = Annotated[
     str | None, typer.Option("--commit", metavar="C", help="As of this commit, in a checkout of its own.")
 ]
+Failed = Annotated[
+    bool, typer.Option("--failed", help="Where the newest run of the stage failed, in a cluster that keeps its pod.")
+]
 Port = Annotated[
     int | None,
     typer.Option("--port", metavar="PORT", min=1, max=65535, help="Serve a notebook there, on this machine only."),
 ]
 
 
-def shell(context: typer.Context, words: Words = None, commit: Commit = None, port: Port = None) -> int:
+def shell(
+    context: typer.Context, words: Words = None, commit: Commit = None, port: Port = None, failed: Failed = False
+) -> int:
     """Open a shell in the environment of a stage: its Python, variables, secrets and folder. Records nothing.
 
     `mlstack shell train -- python -V` runs one command and exits with its code. Without ADDR: the environment that all
@@ -51,6 +56,10 @@ def shell(context: typer.Context, words: Words = None, commit: Commit = None, po
     before = (words or [])[: len(words or []) - len(command)]
     if len(before) > 1 or (port is not None and command):
         raise _usage(before, command)
+    if failed and before:
+        from mlstack.cli.shell_failed import shell_where_it_failed
+
+        return shell_where_it_failed(settings, before[0])
     with _opened(settings, commit, before) as opened:
         inside = find_inside(opened, before)
         match target := pool_of(inside.stage, opened.project.graph).target:

@@ -1,6 +1,6 @@
 """What the executor knows of runs that are not on this machine: their orders, and the driver that carries them out."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -78,6 +78,10 @@ class SupportsRemoteRun(Protocol):
 
     def wait(self, stage: Stage, run: RunRecord, *, say: Say, is_left: Callable[[], bool]) -> RunResult | None:
         """Follow an attempt to its end, whoever started it; None when `is_left` says so before: then it goes on."""
+        ...
+
+    def log(self, run: RunRecord, *, follow: bool) -> Iterator[bytes]:
+        """Yield what an attempt has written, masked; with `follow` also what it writes until it is over."""
         ...
 
     def outcome(self, run: RunRecord) -> RunOutcome:

@@ -14,8 +14,9 @@ from mlstack.drivers.elsewhere import RemoteOrder, SupportsRemoteRun
 from mlstack.drivers.local.admission import StageAdmission
 from mlstack.drivers.local.capacity import resources_of
 from mlstack.drivers.local.environments import ensure_environment, python_variables
-from mlstack.drivers.local.run_folder import folder_of, read_order
+from mlstack.drivers.local.run_folder import folder_of
 from mlstack.drivers.local.stage_environment import build_stage_environment
+from mlstack.drivers.open_runs import target_of
 from mlstack.drivers.registry import driver_for, driver_named, make_driver, pool_of, stack_driver, stack_engine
 from mlstack.drivers.stacks import StackDriver, StackEngine
 from mlstack.graph.digest import Digester
@@ -60,9 +61,8 @@ class LocalHands:
         return self._runners[target]
 
     def runner_of(self, run: RunRecord) -> SupportsRun:
-        """Return what started a run, also of a stage that is not declared any more. All runs are on this machine."""
-        saved = read_order(Path(run.folder)) if run.folder is not None else None
-        return self._runner("docker" if saved is not None and saved.container else "local")
+        """Return what started a run, also of a stage that is not declared any more."""
+        return self._runner(target_of(run))
 
     def remote_runner(self, stage: Stage) -> SupportsRemoteRun | None:
         """Return what runs this stage elsewhere; None for a stage that runs on this machine."""

@@ -63,6 +63,16 @@ def _key(run: RunRecord) -> tuple[str, str]:
     return run.address, run.fingerprint
 
 
+def target_of(run: RunRecord) -> str:
+    """Return what carries out a run, also of a stage that is not declared any more."""
+    if run.remote is not None:
+        return run.remote.target
+    from mlstack.drivers.local.run_folder import read_order
+
+    saved = read_order(Path(run.folder)) if run.folder is not None else None
+    return "docker" if saved is not None and saved.container else "local"
+
+
 def in_tree(run: RunRecord, root: Path) -> RunRecord:
     """Return the record with the folder that its run has in this working tree.
 

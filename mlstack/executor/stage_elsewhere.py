@@ -117,10 +117,17 @@ class _Attempts:
                 raise LeftRunningError(_left(self._stage, self._claim))
             if result.cause is None:
                 return self._claim
+            if self._is_cancelled():
+                self._give_up(msgspec.structs.replace(result, cause="cancelled", detail="it was cancelled"))
             if self._work.interrupt.draining.is_set() or not self._tries.again(result.cause):
                 self._give_up(result)
             off_spot = self._tries.is_last(result.cause)
             self._say(f"{result.detail or result.cause}; another attempt begins")
+
+    def _is_cancelled(self) -> bool:
+        """Whether somebody has called `mlstack cancel` meanwhile."""
+        runs = self._work.store.runs(self._stage.address)
+        return any(run.fingerprint == self._claim.fingerprint and run.status == "cancelled" for run in runs)
 
     def _is_left(self) -> Callable[[], bool]:
         work = self._work

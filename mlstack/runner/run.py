@@ -283,7 +283,19 @@ def main(arguments: list[str], environment: Mapping[str, str]) -> int:
         sys.stderr.write(f"mlstack: {problem.cause}: {problem.detail}\n")
         _tell_pod(environment, problem.cause, problem.detail)
         return CODES.get(problem.cause, 1)
-    return Runner(order, store, signals, environment=environment).run()
+    code = Runner(order, store, signals, environment=environment).run()
+    _keep_failed(code, signals, environment)
+    return code
+
+
+def _keep_failed(code: int, signals: Signals, environment: Mapping[str, str]) -> None:
+    """Leave the place of a failure as it is for MLSTACK_KEEP_FAILED seconds, for whoever wants to look into it."""
+    seconds = float(environment.get("MLSTACK_KEEP_FAILED") or 0)
+    if code and code not in {CODES["stopped"], CODES["superseded"]} and seconds:
+        sys.stdout.write(f"mlstack: the place of this failure is kept for {seconds:g} s\n")
+        sys.stdout.flush()
+        signals.may_interrupt = True
+        signals.interrupt.wait(seconds)
 
 
 def _read_order(source: str, options: dict[str, Any]) -> bytes:

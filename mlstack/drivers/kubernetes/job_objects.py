@@ -31,7 +31,7 @@ SETUP_WITHIN = 3600
 KEPT_FINISHED = 3600
 """Seconds for which a finished Job can be looked at with kubectl."""
 MASTER_PORT = 29500
-_WORK, _TMP = "/workspace", "/tmp"  # noqa: S108 - a volume of the pod's own
+WORK, _TMP = "/workspace", "/tmp"  # noqa: S108 - a volume of the pod's own
 _INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 _INSTALL = f"cp -R {RUNNER_FOLDER}/. /runner/"
 
@@ -221,14 +221,14 @@ def _stage(plan: JobPlan) -> Manifest:
         "name": STAGE_CONTAINER,
         "image": plan.image,
         "command": ["python3", "-I", "-S", f"{RUNNER_FOLDER}/runner/boot.py"],
-        "workingDir": _WORK,
+        "workingDir": WORK,
         "env": _variables(plan),
         "securityContext": _locked(),
         "resources": _amounts(plan, with_gpu=True),
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": [
             {"name": "runner", "mountPath": RUNNER_FOLDER, "readOnly": True},
-            {"name": "work", "mountPath": _WORK},
+            {"name": "work", "mountPath": WORK},
             {"name": "tmp", "mountPath": _TMP},
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - shared memory, a volume of the pod's own
         ],
@@ -244,7 +244,7 @@ def _variables(plan: JobPlan) -> list[Manifest]:
     given = {
         "MLSTACK_ORDER": plan.order_url,
         "MLSTACK_ATTEMPT": str(plan.attempt),
-        "MLSTACK_WORK": _WORK,
+        "MLSTACKWORK": WORK,
         "MLSTACK_IMAGE": plan.image,
         **{f"MLSTACK_STORE_{name.upper()}": value for name, value in plan.store.items()},
     }

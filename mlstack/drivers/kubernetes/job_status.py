@@ -55,6 +55,11 @@ def end_of(pods: Sequence[Manifest]) -> Manifest | None:
     return min(ended, key=lambda state: str(state.get("finishedAt") or "~"), default=None)
 
 
+def is_up(pod: Manifest) -> bool:
+    """Whether the stage's container of a pod runs."""
+    return any("running" in state for state in _states(pod, main=True))
+
+
 def _urgency(seen: Seen) -> tuple[bool, bool, int]:
     order = ("running", "starting", "waiting")
     return seen.for_good, seen.stuck is not None, order.index(seen.phase) if seen.phase in order else 0

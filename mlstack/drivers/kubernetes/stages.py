@@ -1,6 +1,6 @@
 """Stages as Jobs of a cluster: started so that they outlive mlstack, followed by whoever comes along, from anywhere."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -9,9 +9,10 @@ from mlstack.drivers.base import RunResult, Say
 from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult, RunOutcome
 from mlstack.drivers.kubernetes.client import Kube
 from mlstack.drivers.kubernetes.job_board import JobBoard
-from mlstack.drivers.kubernetes.job_follow import Attempt, JobWatch
-from mlstack.drivers.kubernetes.job_objects import ATTEMPT, job_name
-from mlstack.drivers.kubernetes.job_status import judge
+from mlstack.drivers.kubernetes.job_follow import Attempt, JobWatch, first_pod
+from mlstack.drivers.kubernetes.job_log import growing_log, run_log
+from mlstack.drivers.kubernetes.job_objects import ATTEMPT, STAGE_CONTAINER, WORK, job_name
+from mlstack.drivers.kubernetes.job_status import is_up, judge
 from mlstack.drivers.kubernetes.job_submit import (
     Bundles,
     absent_inputs,
@@ -95,8 +96,30 @@ class KubernetesStages:
         remote, store = open_project_remote(order)
         plan = make_plan(order, store, remote, bundles=self._bundles, say=say)
         kube, _ = self._cluster(handle)
+        self._end_earlier(order, handle, kube)
         if create_objects(plan, kube, root=self._root):
             say(f"Job {plan.name} is made in namespace {plan.namespace}")
+
+    def _end_earlier(self, order: RemoteOrder, handle: RemoteHandle, kube: Kube) -> None:
+        """End earlier attempts at this stage that are still there, kept for a look: the new one needs their room."""
+        spec = order.graph.spec
+        labels = labels_of(spec.project, spec.environment, order.stage.address)
+        for job in kube.listing("Job", handle.place["namespace"], labels=labels):
+            name = str(job["metadata"]["name"])
+            is_other = name != handle.place["job"] and "kept" in handle.place
+            if is_other and judge(job, [{}]).phase not in {"failed", "succeeded"}:
+                kube.delete("Job", name, handle.place["namespace"])
+
+    def failed_shell(self, run: RunRecord) -> Sequence[str]:
+        """Return the command that opens a shell where an attempt has failed. Raises `MlstackError` when it is gone."""
+        handle = _handle(run)
+        _, board = self._cluster(handle)
+        pod = first_pod([each for each in board.look(handle.place["job"])[1] if is_up(each)])
+        if pod is None:
+            raise MlstackError(_nothing_kept(run))
+        options = [f"--{name}={handle.place[name]}" for name in ("context", "kubeconfig") if handle.place.get(name)]
+        where = ["--namespace", handle.place["namespace"], "exec", "-it", pod, "-c", STAGE_CONTAINER, "--"]
+        return ["kubectl", *options, *where, "/bin/sh", "-c", f"cd {WORK}/project && exec ${{SHELL:-/bin/sh}}"]
 
     # ------------------------------------------------------------------------------------------------ following
 
@@ -119,6 +142,13 @@ class KubernetesStages:
         if watch.is_stuck:  # it would go on as soon as it could, beside the next attempt
             self._delete(handle)
         return result
+
+    def log(self, run: RunRecord, *, follow: bool) -> Iterator[bytes]:
+        """Yield what an attempt has written, masked; with `follow` also what it writes until it is over."""
+        handle = _handle(run)
+        kube, board = self._cluster(handle)
+        read = growing_log if follow else run_log
+        yield from read(handle, run.attempt, kube=kube, board=board, store=_store(handle))
 
     def outcome(self, run: RunRecord) -> RunOutcome:
         """Say how far a run is: the remote knows of a success, the cluster of what goes on."""
@@ -170,6 +200,16 @@ class KubernetesStages:
                 kube = recorded_client(place, root=self._root)
                 self._boards[key] = kube, JobBoard(kube, place["namespace"])
             return self._boards[key]
+
+
+def _nothing_kept(run: RunRecord) -> Diagnostic:
+    return Diagnostic(
+        code="nothing-kept",
+        summary="There is no failed pod to look into",
+        detail=f"The pod of {run.address} ({run.fingerprint[:12]}, attempt {run.attempt}) does not run any more.",
+        hint="Have failed pods kept, and let it fail again: `targets: {kubernetes: {keep_failed: 1h}}`.",
+        address=run.address,
+    )
 
 
 def _store(handle: RemoteHandle) -> Store:
