@@ -46,7 +46,7 @@ def logs(
     where = one_address(address, spec.resources)
     match kind_of(where):
         case Kind.STAGE:
-            elsewhere = _log_elsewhere(root, spec, where, run=run, follow=follow) if attempt is None else None
+            elsewhere = _run_elsewhere(root, spec, where, run=run, follow=follow) if attempt is None else None
             if elsewhere is not None:
                 chunks = elsewhere if lines is None or follow else _last_lines(elsewhere, lines)
             else:
@@ -79,7 +79,7 @@ def _show(chunks: Iterable[bytes], *, terminal: bool, color: bool) -> None:
         sys.stdout.write(output.finish())
 
 
-def _log_elsewhere(
+def _run_elsewhere(
     root: Path, spec: Spec, address: Address, *, run: str | None, follow: bool
 ) -> Iterable[bytes] | None:
     """Return the log of the newest run (or the named one) if that is elsewhere and has left nothing here yet."""

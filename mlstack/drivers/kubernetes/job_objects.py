@@ -244,7 +244,7 @@ def _variables(plan: JobPlan) -> list[Manifest]:
     given = {
         "MLSTACK_ORDER": plan.order_url,
         "MLSTACK_ATTEMPT": str(plan.attempt),
-        "MLSTACKWORK": WORK,
+        "MLSTACK_WORK": WORK,
         "MLSTACK_IMAGE": plan.image,
         **{f"MLSTACK_STORE_{name.upper()}": value for name, value in plan.store.items()},
     }

@@ -82,6 +82,7 @@ def test_a_pod_may_do_next_to_nothing() -> None:
     assert {volume["name"]: set(volume) - {"name"} for volume in pod["volumes"]} == {
         name: {"emptyDir"} for name in ("runner", "work", "tmp", "shm")
     }
+    assert variables(build_job(plan()))["MLSTACK_WORK"] == pod["containers"][0]["workingDir"]
     assert pod_of(build_job(plan(settings={"user": "1000:100"})))["securityContext"]["fsGroup"] == 100
 
 
