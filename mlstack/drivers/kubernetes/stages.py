@@ -12,6 +12,7 @@ from mlstack.drivers.kubernetes.job_board import JobBoard
 from mlstack.drivers.kubernetes.job_follow import Attempt, JobWatch, first_pod
 from mlstack.drivers.kubernetes.job_log import growing_log, run_log
 from mlstack.drivers.kubernetes.job_objects import ATTEMPT, STAGE_CONTAINER, WORK, job_name
+from mlstack.drivers.kubernetes.job_preflight import check_stages
 from mlstack.drivers.kubernetes.job_status import is_up, judge
 from mlstack.drivers.kubernetes.job_submit import (
     Bundles,
@@ -27,7 +28,8 @@ from mlstack.drivers.kubernetes.placement import check_accelerators
 from mlstack.drivers.kubernetes.settings import read_settings
 from mlstack.drivers.remote_run.remote import explained, open_remote
 from mlstack.drivers.remote_run.results import executable_outs, lock_entry, read_remote_run
-from mlstack.graph.graph import EntryKey, fingerprint
+from mlstack.graph.change import Change
+from mlstack.graph.graph import EntryKey, ResourceGraph, fingerprint
 from mlstack.graph.sources import FileDigest
 from mlstack.runner.layout import RunKeys, blob_key
 from mlstack.runner.order import Remote
@@ -55,6 +57,10 @@ class KubernetesStages:
             return check_accelerators(pool, read_settings(pool))
         except MlstackError as error:
             return error.diagnostics
+
+    def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
+        """Ask remote and cluster whether these stages could run: they answer, and allow it."""
+        return list(check_stages(rows, graph, root=self._root))
 
     # ------------------------------------------------------------------------------------------------ starting
 
