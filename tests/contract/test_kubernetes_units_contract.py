@@ -185,10 +185,20 @@ def test_what_is_not_installed_is_named(project: Project) -> None:
 
 def test_what_settings_name_has_to_be_there(project: Project) -> None:
     project.api.make_namespace(project.namespace)
+    project.write("image_pull_secret: login")
+    assert [problem.code for problem in project.preflight(SERVE)][:1] == ["namespace-not-ours"]
     project.write("create_namespace: false, image_pull_secret: login, service_account: runner, priority_class: batch")
     found = errors_in(project.preflight(SERVE))
     assert codes(found) == ["kubernetes-named-missing"] * 3
     assert ["login" in found[0].detail, "runner" in found[1].detail, "batch" in found[2].detail] == [True] * 3
+
+
+def test_what_belongs_into_a_namespace_to_come_is_a_warning(project: Project) -> None:
+    project.write("image_pull_secret: login")
+    found = project.preflight(SERVE)
+    assert codes(found) == []
+    (problem,) = [problem for problem in found if problem.code == "kubernetes-named-missing"]
+    assert problem.command == "mlstack apply --target compute.serve"
 
 
 def test_all_rights_that_are_missing_are_listed_together(project: Project, someone: Callable[[], None]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.kubernetes.names import is_ours
 from mlstack.drivers.kubernetes.place import Place, place_of, recorded_client
 from mlstack.drivers.kubernetes.preflight_nodes import check_nodes
@@ -191,7 +191,11 @@ def _check_namespace(client: "Kube", place: Place, needs: Sequence[Need], graph:
 
 
 def _missing_names(client: "Kube", place: Place, needs: Sequence[Need]) -> Iterator[Diagnostic]:
-    """Yield what the settings name and the cluster does not have."""
+    """Yield what the settings name and the cluster does not have.
+
+    What belongs into a namespace that this very apply makes cannot be there yet: that is a warning.
+    """
+    is_there = not client.may("get", "Namespace") or client.get("Namespace", place.namespace) is not None
     for need in {need.pool.address: need for need in needs}.values():
         settings = need.settings
         named = [
@@ -207,7 +211,11 @@ def _missing_names(client: "Kube", place: Place, needs: Sequence[Need]) -> Itera
                     code="kubernetes-named-missing",
                     summary="The cluster does not have what a setting names",
                     detail=f"`{setting}` of {need.pool.address} is `{name}`; there is no {kind} of that name{where}.",
-                    hint="Make it, or correct the setting.",
+                    hint="Make it, or correct the setting."
+                    if is_there or not namespace
+                    else "Apply the pool alone first, which makes the namespace; then make it, and apply the rest:",
+                    command="" if is_there or not namespace else f"mlstack apply --target {need.pool.address}",
+                    severity=Severity.ERROR if is_there or not namespace else Severity.WARNING,
                     address=need.pool.address,
                 )
 

@@ -1,5 +1,6 @@
 """What the file says of the place on Kubernetes: `targets: {kubernetes: {…}}` or a pool's `settings`."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -7,8 +8,10 @@ import msgspec
 from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean
 from mlstack.drivers.kubernetes.names import dns_name
 from mlstack.spec.address import Address
-from mlstack.spec.quantity import WrongError, read_duration
+from mlstack.spec.quantity import WrongError, read_duration, read_memory
 from mlstack.spec.spec import Pool
+
+_USER = re.compile(r"[0-9]+(:[0-9]+)?")
 
 
 class Ingress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,10 +98,21 @@ def read_settings(pool: Pool) -> KubernetesSettings:
         raise MlstackError(*(_unknown(name, known, pool.address) for name in unknown))
     try:
         found = msgspec.convert(pool.settings, KubernetesSettings)
-        _ = found.kept_for
+        _check_values(found)
     except (msgspec.ValidationError, WrongError) as error:
         raise MlstackError(_wrong(error, pool.address)) from error
     return found
+
+
+def _check_values(found: KubernetesSettings) -> None:
+    """Look at what is more than its type. Raises `WrongError`."""
+    _ = found.kept_for
+    if found.storage is not None:
+        read_memory(found.storage)
+    if found.user is not None and not _USER.fullmatch(str(found.user)):
+        raise WrongError(f"`user`: `{found.user}` is not UID or UID:GID, in numbers.", "Write for example 1000:1000.")
+    if found.namespace is not None and dns_name(found.namespace) != found.namespace:
+        raise WrongError(f"`namespace`: `{found.namespace}` is not lower-case letters, digits and dashes.")
 
 
 def namespace_of(settings: KubernetesSettings, *, project: str, environment: str) -> str:

@@ -127,6 +127,9 @@ def test_a_folder_is_no_remote_for_pods(tmp_path: Path) -> None:
         ("ingress: {class: nginx}", "host"),
         ("cluster_queue: team", "queue"),
         ("autoscale: {on: gpu}", "autoscale"),
+        ("user: root", "root"),
+        ("storage: much", "much"),
+        ("remote_env: {AWS_REGION: 3}", "remote_env.AWS_REGION"),
         ("names_space: x", "names_space"),
     ],
 )
