@@ -109,7 +109,7 @@ def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_d
         graph, prior, reader, root=project.root, cache_folder=project.cache_folder, refresh=scope.refresh
     )
     records = prior.resources if prior is not None else {}
-    stacks = StackReader(graph, records, root=project.root, refresh=scope.refresh)
+    stacks = StackReader(graph, records, root=project.root, refresh=scope.refresh, forced=scope.replace)
     diffed = diff(
         graph,
         prior,

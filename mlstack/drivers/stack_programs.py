@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from mlstack.drivers.registry import stack_driver, stack_engine
-from mlstack.drivers.stacks import UNIT, StackDriver, StackEngine, StackName, Unit, UnitReading
+from mlstack.drivers.stacks import REPLACED, UNIT, StackDriver, StackEngine, StackName, Unit, UnitReading
 from mlstack.graph.change import Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.images import reference_to_run
@@ -44,8 +44,17 @@ def known_images(graph: ResourceGraph, records: Mapping[Address, Record]) -> dic
 class StackReader:
     """Answers what stacks would do, for a plan."""
 
-    def __init__(self, graph: ResourceGraph, records: Mapping[Address, Record], *, root: Path, refresh: bool) -> None:
+    def __init__(
+        self,
+        graph: ResourceGraph,
+        records: Mapping[Address, Record],
+        *,
+        root: Path,
+        refresh: bool,
+        forced: Collection[Address] = (),
+    ) -> None:
         self._graph, self._records, self._root, self._refresh = graph, records, root, refresh
+        self._forced = frozenset(forced)
         self._images = known_images(graph, records)
 
     def read(
@@ -78,14 +87,20 @@ class StackReader:
         if driver is None:
             return None
         record = self._records.get(previous.get(address, address))
-        unit = driver.unit(resource, self._graph, with_kept(driver, desired, record), images=self._images)
+        desired = with_kept(driver, desired, record, forced=address in self._forced)
+        unit = driver.unit(resource, self._graph, desired, images=self._images)
         return renamed(unit, previous.get(address))
 
 
-def with_kept(driver: StackDriver, desired: Attributes, record: Record | None) -> dict[str, Any]:
-    """Return the attributes with those that cannot be known here as they are recorded."""
+def with_kept(
+    driver: StackDriver, desired: Attributes, record: Record | None, *, forced: bool = False
+) -> dict[str, Any]:
+    """Return the attributes with those that cannot be known here as they are recorded; `forced`: to be made anew."""
     before = record.attributes if record is not None and record.driver == driver.name else {}
-    return {**{name: before[name] for name in driver.kept if name in before}, **desired}
+    kept = {name: before[name] for name in driver.kept if name in before}
+    if forced and REPLACED in driver.kept and before:
+        kept[REPLACED] = int(before.get(REPLACED, 0)) + 1
+    return {**kept, **desired}
 
 
 def in_order(reading: UnitReading, unit: Unit | None) -> UnitReading:

@@ -34,6 +34,10 @@ UNIT: Final = "unit"
 """The attribute of a record that holds the unit as it was applied; apply puts it there, people see its parts."""
 
 
+REPLACED: Final = "replaced"
+"""The attribute that counts how often somebody asked to have a thing made anew (`--replace`)."""
+
+
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """A plugin of the engine with its settings, which hold no secret. Equal ones are one provider of the stack.
 
@@ -148,7 +152,10 @@ class StackDriver(Driver, Protocol):
 
     stack: StackName
     kept: tuple[str, ...]
-    """Attributes that `desired` leaves out where they cannot be known here: they are as recorded."""
+    """Attributes that `desired` leaves out where they cannot be known here: they are as recorded.
+
+    With `REPLACED` among them, a unit says how often it was asked to be made anew, and differs each time.
+    """
 
     def unit(
         self, resource: Resource, graph: ResourceGraph, desired: Mapping[str, Any], *, images: Mapping[Address, str]

@@ -21,7 +21,12 @@ def make_in_stack(
     work: Work, change: Change, resource: Endpoint | Pool, driver: StackDriver, *, record: Record | None
 ) -> Outcome:
     """Bring a resource into its stack and see that it is as it should be."""
-    desired = with_kept(driver, driver.desired(resource, work.graph, work.versions()), record)
+    desired = with_kept(
+        driver,
+        driver.desired(resource, work.graph, work.versions()),
+        record,
+        forced=change.address in work.plan.scope.replace,
+    )
     unit = driver.unit(resource, work.graph, desired, images=known_images(work.graph, work.records))
     unit = renamed(unit, change.previous_address)
     brought = _expanded(unit, record)

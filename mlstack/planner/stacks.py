@@ -39,6 +39,8 @@ def lay_over(change: Change, reading: UnitReading) -> Change:
     if change.action in (Action.NO_OP, Action.MOVE) and not reading.parts and not drift:
         return msgspec.structs.replace(change, not_checked="")
     action, reasons = change.action, change.reasons
+    if action is Action.REPLACE and not reading.parts and not drift:
+        return msgspec.structs.replace(change, action=Action.NO_OP, reasons=(_CANNOT,), not_checked="")
     if action is Action.NO_OP and reading.parts:
         action = _action_of(reading.parts)
         reasons = drift or (Reason(code=ReasonCode.OBJECTS_CHANGED),)
@@ -54,6 +56,9 @@ def lay_over(change: Change, reading: UnitReading) -> Change:
         drift=change.drift or bool(drift),
         not_checked="",
     )
+
+
+_CANNOT = Reason(code=ReasonCode.UP_TO_DATE, subject="nothing of it can be made anew while it stays as it is")
 
 
 def only_drift(change: Change, reading: UnitReading) -> Change:

@@ -17,7 +17,7 @@ from mlstack.drivers.kubernetes.names import ADDRESS, PREFIX, annotations_of
 from mlstack.drivers.kubernetes.pool_names import ENDPOINT, pod_labels
 from mlstack.drivers.local.endpoint_server import SETTINGS_FORMAT
 from mlstack.drivers.local.endpoint_start import digest_of
-from mlstack.drivers.stacks import UNKNOWN
+from mlstack.drivers.stacks import REPLACED, UNKNOWN
 from mlstack.graph.dockerfile import SERVING_PORT
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import short_name
@@ -76,6 +76,8 @@ def pod_template(
     notes = {**annotations_of(endpoint.address), VERSION: UNKNOWN if version is None else version}
     if known["autoscale"].get("on") == "requests":
         notes |= {f"prometheus.io/{name}": value for name, value in _SCRAPED.items()}
+    if known.get(REPLACED):
+        notes[f"{PREFIX}replaced"] = str(known[REPLACED])  # pods are made anew when their template differs
     return {"metadata": {"labels": labels, "annotations": notes}, "spec": spec}
 
 

@@ -19,7 +19,7 @@ from mlstack.drivers.kubernetes.settings import KubernetesSettings, read_setting
 from mlstack.drivers.local.capacity import resources_of
 from mlstack.drivers.local.endpoint_attributes import attributes_of, check_models
 from mlstack.drivers.registry import pool_of
-from mlstack.drivers.stacks import Object, StackName, StepTrouble, Unit, UnitResult
+from mlstack.drivers.stacks import REPLACED, Object, StackName, StepTrouble, Unit, UnitResult
 from mlstack.graph.change import Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address
@@ -39,8 +39,7 @@ class KubernetesEndpoints:
 
     name = "kubernetes-endpoint"
     stack: StackName = STACK
-    kept: tuple[str, ...] = ("secrets_version",)
-    """Attributes that `desired` leaves out where they cannot be known: they are as recorded."""
+    kept: tuple[str, ...] = ("secrets_version", REPLACED)
 
     def __init__(self, *, root: Path | None = None) -> None:
         self._root = root if root is not None else Path.cwd()
