@@ -117,10 +117,15 @@ def _union(own: frozenset[Address], others: Iterable[frozenset[Address]]) -> fro
 
 
 def for_a_try(plan: Plan, graph: ResourceGraph) -> Plan:
-    """Return the plan without what would only be recorded: a try writes neither `dvc.yaml` nor `dvc.lock`."""
+    """Return the plan without what would only be recorded: a try writes neither `dvc.yaml` nor `dvc.lock`.
+
+    Nor does it make pools, which would have to be in the state.
+    """
     changes = tuple(
         msgspec.structs.replace(change, action=change.up_to or Action.NO_OP)
-        if change.action is Action.FORGET or (change.kind is Kind.STAGE and change.action in _ONLY_RECORDED)
+        if change.action is Action.FORGET
+        or change.kind is Kind.POOL
+        or (change.kind is Kind.STAGE and change.action in _ONLY_RECORDED)
         else change
         for change in plan.changes
     )

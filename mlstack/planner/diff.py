@@ -95,6 +95,7 @@ class _Walk:
         self.readings = readings
         self.scope = scope
         self.describe = describe
+        self.records: Mapping[Address, Record] = prior.resources if prior else {}
         self.selected = select(graph, scope, self._exists)
         self.changes: dict[Address, Change] = {}
         self.known: dict[str, FileDigest] = {}
@@ -106,7 +107,6 @@ class _Walk:
         self.moved: set[Address] = set()
         self.replace = frozenset(scope.replace)
         self.unsettled: set[Address] = set()
-        self.records: Mapping[Address, Record] = prior.resources if prior else {}
         self.desired: dict[Address, dict[str, Any]] = {}
         self.sources: dict[Address, Address] = {}
 
@@ -359,6 +359,9 @@ class _Walk:
             return dataset.recorded is not None and not isinstance(dataset.content, Absent)
         if kind_of(address) is Kind.ENDPOINT:
             return address in self.records
+        pool = self.graph.resources.get(address)
+        if isinstance(pool, Pool):
+            return address in self.records or self.describe(pool, {}) is None
         return address not in self.graph.datasets
 
     def _left_out(self, change: Change) -> Change:
