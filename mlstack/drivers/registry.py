@@ -7,7 +7,7 @@ from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, ImageReading
-from mlstack.drivers.stacks import StackDriver, StackEngine
+from mlstack.drivers.stacks import Provider, StackDriver, StackEngine
 from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Endpoint, Image, Pool, Resource, Spec, Stage
@@ -36,6 +36,8 @@ _NAMED: dict[str, str] = {
 
 _OF_CLUSTERS = "mlstack.drivers.kubernetes."
 _STACK_ENGINE = "mlstack.drivers.pulumi.engine:PulumiEngine"
+_PROVIDER_CHECKS = {"kubernetes": "mlstack.drivers.kubernetes.place:check_cluster"}
+"""Name of a provider → what looks, before it is started, whether it may be and gets where it is to."""
 
 
 def make_driver(kind: Kind, target: str, *, root: Path) -> Any:
@@ -93,6 +95,15 @@ def stack_engine(spec: Spec, *, root: Path) -> StackEngine:
     """Return what makes stacks."""
     engine: StackEngine = _load(_STACK_ENGINE)(spec, root=root)
     return engine
+
+
+def check_provider(provider: Provider, *, root: Path, reads: bool, address: Address) -> None:
+    """Look whether a provider may be started and, if it is to read what is there, can: it would run what its files say.
+
+    Raises `MlstackError`.
+    """
+    if provider.name in _PROVIDER_CHECKS:
+        _load(_PROVIDER_CHECKS[provider.name])(provider, root=root, reads=reads, address=address)
 
 
 def look_at_image(plan: ImagePlan, graph: ResourceGraph, record: Record | None, *, refresh: bool) -> ImageReading:

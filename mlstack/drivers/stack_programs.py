@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from mlstack.drivers.registry import stack_driver, stack_engine
+from mlstack.drivers.registry import check_provider, stack_driver, stack_engine
 from mlstack.drivers.stacks import REPLACED, UNIT, StackDriver, StackEngine, StackName, Unit, UnitReading
 from mlstack.graph.change import Change
 from mlstack.graph.graph import ResourceGraph
@@ -74,12 +74,20 @@ class StackReader:
             program, before = _of(stack, wanted), _of(stack, recorded)
             if not self._refresh and program == before:
                 continue
+            self._check_providers(program, before)
             engine = engine or stack_engine(self._graph.spec, root=self._root)
             readings = engine.preview(stack, list(program.values()), refresh=self._refresh)
             found |= {
                 each: in_order(reading, wanted.get(each, recorded.get(each))) for each, reading in readings.items()
             }
         return found
+
+    def _check_providers(self, program: Mapping[Address, Unit], before: Mapping[Address, Unit]) -> None:
+        """Raise `MlstackError` for a provider that must not be started, or is to read and cannot."""
+        reading = {unit.provider.key: unit for unit in before.values()} if self._refresh else {}
+        units = {unit.provider.key: unit for unit in (*before.values(), *program.values())} | reading
+        for key, unit in units.items():
+            check_provider(unit.provider, root=self._root, reads=key in reading, address=unit.address)
 
     def _unit(self, address: Address, desired: Attributes, previous: Mapping[Address, Address]) -> Unit | None:
         resource = self._graph.resources[address]

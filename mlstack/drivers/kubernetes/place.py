@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 PLUGIN_VERSION = "4.34.2"
 """The version of Pulumi's plugin that the objects are written for."""
 TARGET = "kubernetes"
+_IN_CLUSTER = "kubernetes-in-cluster"
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +84,22 @@ def recorded_client(known: Mapping[str, Any], *, root: Path, address: Address | 
         in_cluster=bool(known.get("in_cluster")),
     )
     return Kube(find_connection(settings, root=root, address=address), address=address)
+
+
+def check_cluster(provider: Provider, *, root: Path, reads: bool, address: Address) -> None:
+    """Refuse a kubeconfig that a branch could have made; if the provider is to read, see that the cluster answers.
+
+    Where nothing is read, a cluster need not be known yet: apply asks for it. Raises `MlstackError`.
+    """
+    known = {**provider.settings, "in_cluster": provider.key == _IN_CLUSTER and not provider.settings}
+    try:
+        client = recorded_client(known, root=root, address=address)
+    except MlstackError as error:
+        if reads or any(each.code == "kubeconfig-in-repository" for each in error.diagnostics):
+            raise
+        return
+    if reads:
+        client.version()
 
 
 def pods_remote(settings: KubernetesSettings, spec: Spec, *, root: Path) -> dict[str, Any]:
