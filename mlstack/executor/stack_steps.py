@@ -12,7 +12,7 @@ from mlstack.executor.walk import StepError
 from mlstack.executor.work import Outcome, Work
 from mlstack.graph.change import Action, Change
 from mlstack.planner.build_plan import may_refine
-from mlstack.spec.address import Kind
+from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Endpoint, Pool
 from mlstack.state.state import Record
 
@@ -34,13 +34,13 @@ def make_in_stack(
         work.expanded[change.address] = (driver, unit)
     context = _context(work, change, resource, record)
     driver.prepare(unit, context)
-    result = work.waves.bring(brought, approve=partial(_approve, work, change))
+    result = work.waves.bring(brought, approve=partial(_approve, work, change), previous=change.previous_address)
     if result.problem is not None:
-        raise _taken_back(work, driver, unit, result.problem, context)
+        raise _taken_back(work, driver, unit, result.problem, context, change.previous_address)
     try:
         facts = driver.settle(unit, result, context)
     except MlstackError as error:
-        raise _taken_back(work, driver, unit, error.diagnostics[0], context) from error
+        raise _taken_back(work, driver, unit, error.diagnostics[0], context, change.previous_address) from error
     made = Record(
         address=change.address,
         driver=driver.name,
@@ -128,12 +128,14 @@ def _is_as_shown(planned: Change, actual: Change) -> bool:
     return True
 
 
-def _taken_back(work: Work, driver: StackDriver, unit: Unit, problem: Diagnostic, context: StepContext) -> MlstackError:
+def _taken_back(
+    work: Work, driver: StackDriver, unit: Unit, problem: Diagnostic, context: StepContext, previous: Address | None
+) -> MlstackError:
     """Say what went wrong, and have the stack hold again what it held before. Pools stay as far as they came."""
     trouble = driver.explain(unit, problem, context)
     if unit.stack == "serving":
         context.say("it did not get ready: going back to what was there before")
-        back = work.waves.take_back(unit.address, unit.stack)
+        back = work.waves.take_back(unit.address, unit.stack, previous=previous)
         if back.problem is not None:
             return MlstackError(trouble.diagnostic, back.problem)
     return StepError(trouble.diagnostic, log_tail=trouble.log_tail)

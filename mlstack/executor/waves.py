@@ -12,6 +12,7 @@ from threading import Event as StopFlag
 import msgspec
 
 from mlstack.diagnostics import MlstackError
+from mlstack.drivers.stack_programs import renamed
 from mlstack.drivers.stacks import StackEngine, StackName, Tell, Unit, UnitReading, UnitResult
 from mlstack.spec.address import Address
 
@@ -23,11 +24,12 @@ Approve = Callable[[UnitReading], None]
 
 
 class _Wish(msgspec.Struct):
-    """What one step wants of its stack: this unit, or nothing any more (None)."""
+    """What one step wants of its stack: this unit, or nothing any more (None). `previous` is its address before."""
 
     address: Address
     unit: Unit | None
     approve: Approve
+    previous: Address | None = None
     outcome: UnitResult | BaseException | None = None
 
 
@@ -38,6 +40,7 @@ class Waves:
         self._make_engine, self._stop = engine, stop
         self._engine: StackEngine | None = None
         self._held = dict(recorded)
+        self._brought: dict[Address, _Wish] = {}  # carried out, and not settled yet
         self._wishes: dict[StackName, list[_Wish]] = {}
         self._at_work: set[StackName] = set()
         self._changed = Condition()
@@ -47,23 +50,35 @@ class Waves:
         """Report progress through this function."""
         self._tell = tell
 
-    def bring(self, unit: Unit, *, approve: Approve) -> UnitResult:
-        """Have the stack hold this unit; returns when its wave is over. Raises what went wrong with the whole wave."""
-        return self._wait(unit.stack, _Wish(address=unit.address, unit=unit, approve=approve))
+    def bring(self, unit: Unit, *, approve: Approve, previous: Address | None = None) -> UnitResult:
+        """Have the stack hold this unit, instead of the one at `previous`; returns when its wave is over.
+
+        Raises what went wrong with the whole wave.
+        """
+        return self._wait(unit.stack, _Wish(address=unit.address, unit=unit, approve=approve, previous=previous))
 
     def remove(self, address: Address, stack: StackName, *, approve: Approve) -> UnitResult:
         """Have the stack hold nothing of this address any more."""
         return self._wait(stack, _Wish(address=address, unit=None, approve=approve))
 
-    def take_back(self, address: Address, stack: StackName) -> UnitResult:
-        """Have the stack hold what is recorded for this address, or nothing: what was brought did not get ready."""
+    def take_back(self, address: Address, stack: StackName, *, previous: Address | None = None) -> UnitResult:
+        """Have the stack hold what is recorded for this address, or nothing: what was brought did not get ready.
+
+        What came from the address `previous` goes back there.
+        """
         with self._changed:
-            before = self._held.get(address)
+            self._brought.pop(address, None)
+            before = self._held.get(previous or address)
+        if previous is not None and before is not None:
+            unit = renamed(before, address)
+            return self._wait(stack, _Wish(address=previous, unit=unit, approve=_whatever_it_takes, previous=address))
         return self._wait(stack, _Wish(address=address, unit=before, approve=_whatever_it_takes))
 
     def settled(self, unit: Unit) -> None:
         """Note that a unit is as it should be: from now on it is what later waves name for its address."""
         with self._changed:
+            if (wish := self._brought.pop(unit.address, None)) is not None and wish.previous is not None:
+                self._held.pop(wish.previous, None)
             self._held[unit.address] = unit
 
     def _wait(self, stack: StackName, wish: _Wish) -> UnitResult:
@@ -117,8 +132,12 @@ class Waves:
         with self._changed:
             for wish in wave:
                 wish.outcome = results.get(wish.address, UnitResult())
-                if wish.unit is None and wish.outcome.problem is None:
+                if wish.outcome.problem is not None:
+                    continue
+                if wish.unit is None:
                     self._held.pop(wish.address, None)
+                else:
+                    self._brought[wish.address] = wish
 
     def _approved(self, stack: StackName, wave: list[_Wish], engine: StackEngine) -> list[_Wish]:
         """Preview once more with what is known now, and leave out what would be more than was approved."""
@@ -140,7 +159,10 @@ class Waves:
     def _program(self, stack: StackName, wave: list[_Wish]) -> list[Unit]:
         with self._changed:
             units = {address: unit for address, unit in self._held.items() if unit.stack == stack}
-        for wish in wave:
+            brought = [wish for wish in self._brought.values() if wish.unit is not None and wish.unit.stack == stack]
+        for wish in (*brought, *wave):
+            if wish.previous is not None:
+                units.pop(wish.previous, None)
             if wish.unit is None:
                 units.pop(wish.address, None)
             else:

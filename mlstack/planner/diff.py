@@ -295,9 +295,9 @@ class _Walk:
         )
         for address, reading in ask(question).items():
             change = self.changes.get(address)
-            if change is None:
+            if change is None and address not in self.moved:
                 self.changes[address] = left_in_stack(address, reading)
-            else:
+            elif change is not None:
                 self.changes[address] = (only_drift if address in question.kept else lay_over)(change, reading)
 
     def _known_outputs(self) -> Known:

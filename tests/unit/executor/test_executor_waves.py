@@ -121,6 +121,36 @@ def test_what_did_not_get_ready_goes_back_to_what_was_recorded() -> None:
     assert engine.holds["serving"] == {"endpoints.quality": unit("quality", "old")}
 
 
+def test_what_waits_to_get_ready_stays_while_another_wave_goes() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine, unit("quality", "old"))
+    waves.bring(unit("quality", "new"), approve=any_parts)
+    waves.bring(unit("later"), approve=any_parts)
+    assert engine.waves == [("serving", ("endpoints.quality",)), ("serving", ("endpoints.later",))]
+    waves.take_back(Address("endpoints.quality"), "serving")
+    assert engine.holds["serving"] == {"endpoints.quality": unit("quality", "old"), "endpoints.later": unit("later")}
+
+
+def test_what_is_renamed_takes_the_place_of_what_it_was() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine, unit("before", "old"))
+    waves.bring(unit("after"), approve=any_parts, previous=Address("endpoints.before"))
+    assert engine.holds["serving"] == {"endpoints.after": unit("after")}
+    waves.settled(unit("after"))
+    waves.bring(unit("later"), approve=any_parts)
+    assert engine.holds["serving"].keys() == {"endpoints.after", "endpoints.later"}
+
+
+def test_what_is_renamed_and_does_not_get_ready_goes_back_under_its_old_name() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine, unit("before", "old"))
+    waves.bring(unit("after"), approve=any_parts, previous=Address("endpoints.before"))
+    waves.take_back(Address("endpoints.after"), "serving", previous=Address("endpoints.before"))
+    (back,) = engine.holds["serving"].values()
+    assert back.address == "endpoints.before"
+    assert back.objects[0].aliases == ("endpoints.after#thing",)
+
+
 def test_more_than_approved_is_left_out_and_the_rest_goes_on() -> None:
     engine = FakeEngine()
     waves = waves_on(engine)
