@@ -88,7 +88,20 @@ def test_one_that_never_hears_is_killed_with_its_plugins(tmp_path: Path, monkeyp
     ended, plugin = _call(tmp_path, _NEVER)
 
     assert (ended.code, ended.stopped) == (-signal.SIGKILL, True)
-    assert not psutil.pid_exists(plugin) or psutil.Process(plugin).status() == psutil.STATUS_ZOMBIE
+    assert _is_gone_soon(plugin)
+
+
+def _is_gone_soon(pid: int) -> bool:
+    """Whether a killed process is gone, or waits for its parent: on a busy machine that takes a moment."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.02)
+    return False
 
 
 def test_one_whose_caller_fails_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
