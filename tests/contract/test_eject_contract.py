@@ -10,6 +10,7 @@ import yaml
 from mlstack.render.eject import manifests, program_text
 from tests.contract.test_kubernetes_units_contract import QUALITY, SERVE, Project, project
 from tests.engines.kube_client import KubeApi
+from tests.engines.stacks import collected
 
 pytestmark = pytest.mark.e2e
 __all__ = ["project"]
@@ -55,12 +56,13 @@ def test_the_program_takes_over_what_is_there_and_leaves_it_as_it_is(
     def run() -> None:
         runpy.run_path(str(program))
 
-    stack = automation.create_or_select_stack("left", project_name="wine", program=run, opts=options)
-    stack.set_config("adopt", automation.ConfigValue("true"))
-    wanted = sum(len(unit.objects) for unit in units) + 2  # the stack itself and its provider
-    assert stack.preview().change_summary == {automation.OpType.CREATE: wanted}
-    stack.up()
-    after = kube_api.call("GET", place)
-    assert after["metadata"]["uid"] == before["metadata"]["uid"]
-    assert after["metadata"]["generation"] == before["metadata"]["generation"], "no pod was started anew"
-    assert stack.preview(refresh=True).change_summary == {automation.OpType.SAME: wanted}
+    with collected():
+        stack = automation.create_or_select_stack("left", project_name="wine", program=run, opts=options)
+        stack.set_config("adopt", automation.ConfigValue("true"))
+        wanted = sum(len(unit.objects) for unit in units) + 2  # the stack itself and its provider
+        assert stack.preview().change_summary == {automation.OpType.CREATE: wanted}
+        stack.up()
+        after = kube_api.call("GET", place)
+        assert after["metadata"]["uid"] == before["metadata"]["uid"]
+        assert after["metadata"]["generation"] == before["metadata"]["generation"], "no pod was started anew"
+        assert stack.preview(refresh=True).change_summary == {automation.OpType.SAME: wanted}

@@ -50,7 +50,7 @@ def test_changed_target_plans_no_run(applied: Workspace) -> None:
     text = path.read_text(encoding="utf-8").replace(
         "    cmd: python src/train.py", "    compute: gpu\n    cmd: python src/train.py"
     )
-    path.write_text(text + "\ncompute: {gpu: {target: kubernetes}}\n", encoding="utf-8")
+    path.write_text(text + "\ncompute: {gpu: {target: docker}}\n", encoding="utf-8")
     plan = applied.plan()
     assert [row["address"] for row in plan["resource_changes"] if row["change"]["actions"] == ["run"]] == []
 

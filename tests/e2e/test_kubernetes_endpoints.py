@@ -204,10 +204,8 @@ def test_an_endpoint_on_a_cluster(cluster: Cluster) -> None:
     assert "this model wants to be left alone, says ***" in said
     assert SECRET not in said
     assert cluster.api.call("GET", place)["status"]["readyReplicas"] == 2
-    names = [
-        each["metadata"]["name"] for each in cluster.get("/apis/apps/v1/namespaces/NAMESPACE/deployments")["items"]
-    ]
-    assert names == ["good"]
+    taken_back = "/apis/apps/v1/namespaces/NAMESPACE/deployments/other".replace("NAMESPACE", cluster.name)
+    assert wait_until(lambda: _is_gone(cluster.api, taken_back), seconds=180), "its pods end after apply has"
     assert project.actions() == {OTHER: "create"}
 
     # The namespace is deleted by hand: shown as such, and made again with what was in it.

@@ -197,7 +197,8 @@ def test_a_stage_trains_in_a_pod_whatever_is_killed(
     # So is it in a fresh clone, which then has the model when it asks for it.
     clone = Workspace(tmp_path / "clone", project.environment)
     project.git("clone", "-q", str(project.root), str(clone.root))
-    assert clone.actions("--target", "stages.train") == {}
+    # (The pool is in a state of this folder's own, which the clone has not.)
+    assert clone.actions("--target", "stages.train").keys() <= {"compute.cluster"}
     clone.mlstack("pull", "stages.train")
     assert (clone.root / "model.txt").read_text(encoding="utf-8").endswith("model of 2 steps")
 

@@ -23,9 +23,9 @@ PROGRAM = [sys.executable, "-m", "mlstack.cli.main"]
 HEAVY = ("pulumi", "dvc", "dvc.repo", "docker", "git", "starlette", "pydantic", "yaml", "jinja2", "asyncio", "requests")
 DESIGN = (
     "init validate plan apply destroy run compare accept status show explain graph lineage history rollback drift lock "
-    "reproduce shell logs cancel predict push pull gc unlock doctor schema comment"
+    "reproduce shell logs cancel predict push pull gc unlock doctor schema comment eject"
 )
-LATER = "rollback drift cancel comment"
+LATER = "rollback drift comment"
 
 
 def run(*arguments: str, **rest: Any) -> "subprocess.CompletedProcess[str]":
