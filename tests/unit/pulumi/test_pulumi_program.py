@@ -1,6 +1,7 @@
 """What a stack's program registers, seen through Pulumi's own mocks."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -18,6 +19,16 @@ _CLUSTER = Provider(
     name="kubernetes", version="4.34.2", key="dev", settings={"context": "dev", "enableServerSide": True}
 )
 _PROVIDER_URN = "urn:pulumi:serving::wine::pulumi:pulumi:Stack$pulumi:providers:kubernetes::dev"
+
+
+@pytest.fixture(autouse=True)
+def own_event_loop() -> Iterator[None]:
+    """Pulumi's mocks want an event loop and leave the one that they make open: here they find one that is closed."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 class _Recorder(Mocks):
