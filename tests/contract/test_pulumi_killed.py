@@ -61,7 +61,7 @@ def _is_whole(world: World) -> None:
     units = ten_units(world)
     world.made(units)
     assert len(world.there()) == 30
-    made = world.calls()
+    made = world.created()
     assert sorted(made) == sorted(set(made)), "something was made twice"
     assert all(not reading.parts and not reading.drifted for reading in world.preview(units).values())
     assert b"pending_operations" not in (world.record() or b"")

@@ -72,6 +72,8 @@ class Filed(provider_pb2_grpc.ResourceProviderServicer):
         if (self.folder / f"{name}.json").exists():
             context.abort(grpc.StatusCode.ALREADY_EXISTS, f"{name} exists already")
         self._write(name, inputs)
+        with (self.folder / ".created").open("a") as log:  # calls are noted before: one that is killed makes nothing
+            log.write(f"{name}\n")
         return provider_pb2.CreateResponse(id=name, properties=to_struct(self._outputs(name)))
 
     def Read(self, request: Any, context: Any) -> Any:

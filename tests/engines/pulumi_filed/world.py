@@ -94,6 +94,11 @@ class World:
         path = self.files / ".calls"
         return path.read_text().splitlines() if path.exists() else []
 
+    def created(self) -> list[str]:
+        """Return the names of what was made, as often as it was."""
+        path = self.files / ".created"
+        return path.read_text().splitlines() if path.exists() else []
+
     def record(self) -> bytes | None:
         """The bytes of the stack's record."""
         path = self.root / ".mlstack" / "state" / "local" / "pulumi" / ".pulumi" / "stacks" / "wine" / f"{STACK}.json"
