@@ -129,7 +129,8 @@ def read_checkpoint(data: bytes, *, where: str) -> Checkpoint:
         file = msgspec.json.decode(data, type=_File)
     except msgspec.MsgspecError as error:
         raise MlstackError(_damaged(where, str(error))) from error
-    if file.version != 3:
+    is_new = file.version == 0 and file.checkpoint.latest is None  # made and never updated: it has no format yet
+    if file.version != 3 and not is_new:
         raise MlstackError(_damaged(where, f"its format is version {file.version}, known is 3"))
     return Checkpoint(data=data, deployment=file.checkpoint.latest or Deployment())
 

@@ -167,3 +167,9 @@ def test_what_was_being_made_is_noted_by_its_id_and_the_rest_is_dropped() -> Non
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {"named": {"id": "ns/named"}, "nameless": {}, "there": {"id": "ns/there"}}
+
+
+def test_a_stack_that_was_made_and_never_updated_has_no_format_yet() -> None:
+    """So `pulumi stack init` leaves it, and a kill right after."""
+    data = b'{"version": 0, "checkpoint": {"stack": "organization/wine/platform"}}'
+    assert read_checkpoint(data, where="here").deployment.resources == ()
