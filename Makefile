@@ -23,7 +23,7 @@ demo-down: ## Stop what the demo runs and remove ./demo
 	@./examples/demo.sh --down $(DEMO)
 
 test: setup ## Set up and run all tests, the checks of style, types and imports among them
-	$(BIN)/pytest -n auto --dist worksteal -m "not bench"
+	$(BIN)/pytest -n auto --dist worksteal -m "not bench" --durations=30 --durations-min=5
 
 engines: setup ## Install what tests of engines need: Debian packages, Go programs (as root; half an hour once)
 	@$(BIN)/python -m tests.engines install $(ENGINES)
@@ -35,8 +35,8 @@ format: setup ## Rewrite the sources in the project's style
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: setup ## Measure against terraform and dvc (where installed), write docs/benchmarks.md
-	$(BIN)/python -m tests.benchmarks
+bench: setup ## Measure against terraform and dvc (where installed), write docs/benchmarks.md (ONLY=…: some sections)
+	$(BIN)/python -m tests.benchmarks $(addprefix --only ,$(ONLY)) $(addprefix --provider ,$(PROVIDER))
 
 setup: $(STAMP) ## Only install, into .venv
 

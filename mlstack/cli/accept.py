@@ -16,7 +16,7 @@ from mlstack.graph.graph import fingerprint
 from mlstack.planner.plan import Plan, Scope
 from mlstack.planner.scope import expand_addresses
 from mlstack.planner.stages import StageView
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind
 from mlstack.state.identity import host_name, iso_time, new_id, person
 from mlstack.state.state import Acceptance, Entry, HistoryRecord, State, StepResult
 from mlstack.state.store import open_store
@@ -45,7 +45,7 @@ def accept(
         planned = make_plan(project, Scope(refresh=False))
         store = open_store(project.backend, project=project.spec.project, environment=project.spec.environment)
         accepted = []
-        for stage in expand_addresses([address], project.graph):
+        for stage in expand_addresses([address], project.graph, kinds=(Kind.STAGE,)):
             change = planned.plan.change(stage)
             view = planned.diffed.views.get(stage)
             if change is None or view is None:

@@ -1,13 +1,15 @@
 """From what a person typed to the one address that is meant, for commands that look at one resource."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind, that_can
 
 
-def one_address(word: str, known: Iterable[Address]) -> Address:
+def one_address(word: str, known: Iterable[Address], *, kinds: Collection[Kind] = ()) -> Address:
     """Return the address that `word` means: in full, or a name that only one resource has.
+
+    Of several, those of `kinds` are meant, which can do what is asked of them.
 
     Raises `MlstackError` when it means none or several.
     """
@@ -17,6 +19,7 @@ def one_address(word: str, known: Iterable[Address]) -> Address:
     near = [a for a in addresses if a.startswith(f"{word}[")]
     near = near or [a for a in addresses if a.rpartition("/")[2].partition(".")[2] in (word, word.partition("[")[0])]
     near = near or [a for a in addresses if a.partition("[")[0].rpartition(".")[2] == word]
+    near = that_can(near, kinds)
     if len(near) == 1:
         return near[0]
     if near:

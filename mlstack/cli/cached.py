@@ -19,6 +19,8 @@ def cached_addresses(directory: str) -> list[str]:
     """Return the addresses of the project around `directory` as they were when it was last loaded."""
     import msgspec
 
+    from mlstack import decoding
+
     class Parsed(msgspec.Struct):
         resources: dict[str, msgspec.Raw]
 
@@ -33,7 +35,7 @@ def cached_addresses(directory: str) -> list[str]:
         newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
         if newest is None or newest.is_symlink() or newest.stat().st_size > _LARGEST:
             return []
-        names = msgspec.json.decode(newest.read_bytes(), type=Entry).spec.resources
+        names = decoding.decode(newest.read_bytes(), Entry).spec.resources
     except (OSError, msgspec.DecodeError):
         return []
     return [name for name in names if _ADDRESS.fullmatch(name)]

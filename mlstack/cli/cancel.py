@@ -29,7 +29,7 @@ def cancel(context: typer.Context, address: options.AddressArgument) -> int:
     """
     settings = settings_of(context)
     root, spec = open_spec(settings)
-    where = one_address(address, spec.resources)
+    where = one_address(address, spec.resources, kinds=(Kind.STAGE,))
     if kind_of(where) is not Kind.STAGE:
         raise MlstackError(_no_run(where, "only stages run."))
     backend = backend_for(spec.state, root, spec.environment)

@@ -1,7 +1,7 @@
 """What apply, destroy and run share: the locks, the question, and carrying a plan out while a person watches."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from mlstack.executor.work import Session, Work
 from mlstack.graph.lock import desired_lock, read_lock, write_lock
 from mlstack.planner.plan import Plan
 from mlstack.render.escape import plain
-from mlstack.state.environment_lock import EnvironmentLock, acquire
+from mlstack.state.held_lock import ApplyLock, HeldLock
 from mlstack.state.identity import ci_run, host_name, iso_time, new_id, person
 from mlstack.state.protocols import StateStore
 from mlstack.state.runs import prune_runs
@@ -50,7 +50,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @contextmanager
-def locked(settings: Settings, project: Project, *, operation: str, lock_timeout: str) -> Iterator[EnvironmentLock]:
+def locked(settings: Settings, project: Project, *, operation: str, lock_timeout: str) -> Iterator[HeldLock]:
     """Hold the working tree and the environment's lock. Raises `MlstackError` naming who has them."""
     timeout = read_timeout(lock_timeout)
     with workspace_lock(
@@ -59,7 +59,7 @@ def locked(settings: Settings, project: Project, *, operation: str, lock_timeout
         timeout=timeout,
         on_wait=lambda holder: note(f"Waiting for {plain(holder.operation) if holder else 'another command'} …"),
     ):
-        lock = acquire(
+        lock = HeldLock(
             project.backend,
             operation=operation,
             environment=project.spec.environment,
@@ -98,10 +98,11 @@ def confirm(settings: Settings, question: str, *, yes: bool) -> None:
         )
 
 
-def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: EnvironmentLock, order: Order) -> int:
+def carry_out(settings: Settings, project: Project, planned: Planned, *, lock: HeldLock, order: Order) -> int:
     """Carry out a plan that was shown and agreed to; return the exit code."""
     store = open_store(project.backend, project=project.spec.project, environment=project.spec.environment)
-    interrupt, work = make_work(project, planned, store, order=order, recording=True, verify_lock=lock.verify)
+    interrupt, work = make_work(project, planned, store, order=order, recording=True, lock=lock)
+    lock.on_loss = interrupt.lose_lock
     left = entries_left_behind(work, tuple(store.pending()))
     if left:
         work.hands.results.record(left)
@@ -189,7 +190,7 @@ def make_work(
     *,
     order: Order,
     recording: bool,
-    verify_lock: Callable[[], None],
+    lock: ApplyLock,
 ) -> tuple[Interrupt, Work]:
     """Prepare to carry out a plan. With `recording` False neither `dvc.yaml` nor `dvc.lock` is written."""
     from mlstack.drivers.hands import LocalHands
@@ -211,7 +212,7 @@ def make_work(
         root=project.root,
         apply_id=apply_id,
         now=lambda: iso_time(time.time()),
-        verify_lock=verify_lock,
+        lock=lock,
         interrupt=interrupt,
         metrics=planned.readings.metrics,
         is_detached=order.is_detached,

@@ -40,6 +40,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("explain", "mlstack.cli.explain", "explain", "Say why a stage would run, or not", STAGES),
     CommandEntry("accept", "mlstack.cli.accept", "accept", "Say that a change does not alter a result", STAGES),
     CommandEntry("status", "mlstack.cli.status", "status", "Show what is there and whether it is well", LOOK),
+    CommandEntry("drift", "mlstack.cli.drift", "drift", "Show what was changed outside of mlstack", LOOK),
     CommandEntry("show", "mlstack.cli.show", "show", "Show one resource, or a saved plan", LOOK),
     CommandEntry("logs", "mlstack.cli.logs", "logs", "Show the log of a stage's run or an endpoint", LOOK),
     CommandEntry("graph", "mlstack.cli.graph", "graph", "Draw what needs what: Mermaid, DOT or SVG", LOOK),

@@ -18,8 +18,14 @@ from mlstack.render.style import Tone
 from mlstack.render.table import Cell, render_table
 from mlstack.state.protocols import Backend
 
-Status = Literal["ok", "missing", "problem", "not needed here"]
-_TONES: dict[Status, Tone] = {"ok": "add", "missing": "error", "problem": "error", "not needed here": "quiet"}
+Status = Literal["ok", "missing", "problem", "not asked", "not needed here"]
+_TONES: dict[Status, Tone] = {
+    "ok": "add",
+    "missing": "error",
+    "problem": "error",
+    "not asked": "quiet",
+    "not needed here": "quiet",
+}
 _TIMEOUT = 20.0
 
 
@@ -46,13 +52,14 @@ def doctor(
     Exit code 1 when something that is needed is missing or wrong.
     """
     from mlstack.cli.doctor_engines import check_engines
+    from mlstack.cli.doctor_places import check_places
     from mlstack.cli.doctor_pulumi import check_pulumi, install
 
     settings = settings_of(context)
     if install_pulumi:
         install()
     project = [*_project(settings)]  # before the file is read for the engines: that makes a folder for its cache
-    checks = [*_tools(), *check_engines(settings), *check_pulumi(settings), *project]
+    checks = [*_tools(), *check_engines(settings), *check_pulumi(settings), *project, *check_places(settings)]
     bad = [check for check in checks if check.needed and check.status in ("missing", "problem")]
     if settings.json:
         say_json({"format_version": "1.0", "well": not bad, "checks": checks})
@@ -126,7 +133,7 @@ def _project(settings: Settings) -> Iterable[Check]:
     try:
         root = find_file(settings.directory).parent
     except MlstackError as error:
-        yield _fault("project", error, "what plan and apply work on", hint="mlstack init makes one", needed=False)
+        yield failed_check("project", error, "what plan and apply work on", hint="mlstack init makes one", needed=False)
         yield _repository(settings.directory)
         return
     yield Check(name="project", status="ok", found=str(root), purpose="what plan and apply work on")
@@ -137,11 +144,13 @@ def _project(settings: Settings) -> Iterable[Check]:
     yield from _recorded(settings)
 
 
-def _fault(name: str, error: MlstackError, purpose: str, *, hint: str = "", needed: bool = True) -> Check:
+def failed_check(name: str, error: MlstackError, purpose: str, *, hint: str = "", needed: bool = True) -> Check:
+    """Return the row of what raised this."""
     first = error.diagnostics[0]
     found = f"{first.summary}: {first.detail}" if first.detail else first.summary
     status: Status = "problem" if needed else "not needed here"
-    return Check(name=name, status=status, found=found, purpose=purpose, hint=hint or first.hint, needed=needed)
+    way_out = hint or (f"{first.hint}\n  {first.command}" if first.command else first.hint)
+    return Check(name=name, status=status, found=found, purpose=purpose, hint=way_out, needed=needed)
 
 
 def _repository(root: Path) -> Check:
@@ -151,7 +160,7 @@ def _repository(root: Path) -> Check:
     try:
         facts = read_git_facts(root)
     except MlstackError as error:
-        return _fault("git repository", error, purpose)
+        return failed_check("git repository", error, purpose)
     if facts is None:
         hint = "mlstack init makes one"
         return Check(name="git repository", status="missing", found="none around here", purpose=purpose, hint=hint)
@@ -218,7 +227,9 @@ def _recorded(settings: Settings) -> Iterable[Check]:
     try:
         root, spec = open_spec(settings)
     except MlstackError as error:
-        yield _fault("mlstack.yaml", error, "what the system consists of", hint="mlstack validate shows every fault")
+        yield failed_check(
+            "mlstack.yaml", error, "what the system consists of", hint="mlstack validate shows every fault"
+        )
         return
     found = f"{counted(len(spec.resources), 'resource')}, environment {spec.environment}"
     yield Check(name="mlstack.yaml", status="ok", found=found, purpose="what the system consists of")
@@ -232,12 +243,12 @@ def _recorded(settings: Settings) -> Iterable[Check]:
         yield Check(name="state", status="ok", found=said, purpose=purpose)
         yield from _conditions(backend)
     except MlstackError as error:
-        yield _fault("state", error, purpose)
+        yield failed_check("state", error, purpose)
     purpose = "one apply at a time"
     try:
         owner = holder(backend, environment=spec.environment)
     except MlstackError as error:
-        yield _fault("lock", error, purpose)
+        yield failed_check("lock", error, purpose)
         return
     said = f"held by {owner.who} on {owner.host} since {age(owner.created)}, ID {owner.id}" if owner else "free"
     yield Check(name="lock", status="ok", found=said, purpose=purpose)
@@ -256,4 +267,4 @@ def _conditions(backend: Backend) -> Iterable[Check]:
         backend.prove_conditions()
         yield Check(name="state store", status="ok", found="honours conditions of writes", purpose=purpose)
     except MlstackError as error:
-        yield _fault("state store", error, purpose)
+        yield failed_check("state store", error, purpose)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from mlstack.cli.console import note
 from mlstack.cli.doctor import Check
@@ -10,7 +11,7 @@ from mlstack.diagnostics import MlstackError
 from mlstack.drivers.pulumi.cli import PINNED, find_cli, installed_root, pulumi_home
 from mlstack.drivers.pulumi.plugins import missing_plugins
 from mlstack.drivers.stacks import Provider
-from mlstack.spec.spec import Pool
+from mlstack.spec.spec import Pool, Spec
 
 _PURPOSE = "clouds and clusters"
 _WITHOUT = ("local", "docker")
@@ -31,8 +32,15 @@ def install() -> None:
 
 
 def check_pulumi(settings: Settings) -> Iterable[Check]:
-    """Look for the command line, and for the plugins that the pools of the file need."""
-    targets = _targets(settings)
+    """Look for the command line, for the plugins that the pools of the file need, and for what encrypts its records."""
+    root, spec = _project(settings)
+    targets = {pool.target for pool in spec.of(Pool).values()} - set(_WITHOUT) if spec is not None else set()
+    yield from _tools(targets)
+    if targets and spec is not None and root is not None:
+        yield _records(root, spec)
+
+
+def _tools(targets: set[str]) -> Iterable[Check]:
     needed = bool(targets)
     purpose = _PURPOSE if needed else f"{_PURPOSE}; not needed by this file"
     try:
@@ -53,14 +61,33 @@ def check_pulumi(settings: Settings) -> Iterable[Check]:
     yield from (_plugin(each) for each in _providers(targets))
 
 
-def _targets(settings: Settings) -> set[str]:
+def _project(settings: Settings) -> tuple[Path | None, Spec | None]:
     from mlstack.cli.project import open_spec
 
     try:
-        _, spec = open_spec(settings)
+        return open_spec(settings)
     except MlstackError:  # another row says so
-        return set()
-    return {pool.target for pool in spec.of(Pool).values()} - set(_WITHOUT)
+        return None, None
+
+
+def _records(root: Path, spec: Spec) -> Check:
+    """Say whether the records of this environment can be encrypted, and read again."""
+    from mlstack.drivers.pulumi.encryption import encryption_of
+    from mlstack.drivers.pulumi.place import place_of_stacks
+
+    name, purpose = "pulumi's records", "what Pulumi made, encrypted"
+    try:
+        found = encryption_of(
+            spec.pulumi,
+            place_of_stacks(spec, root),
+            is_shared=spec.state is not None,
+            environ=os.environ,
+            make=False,
+        )
+    except MlstackError as error:
+        (said, *_) = error.diagnostics
+        return Check(name=name, status="problem", found=said.detail, purpose=purpose, hint=said.hint)
+    return Check(name=name, status="ok", found=f"encrypted with {found.provider}", purpose=purpose)
 
 
 def _providers(targets: set[str]) -> Iterable[Provider]:

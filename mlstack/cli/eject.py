@@ -1,5 +1,6 @@
 """`mlstack eject`: what is made on clusters as files that need no mlstack, for whoever wants to go on without it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -9,23 +10,27 @@ from mlstack.cli.console import report, say
 from mlstack.cli.project import Planned, Project, make_plan, open_project
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError, Severity
-from mlstack.drivers.registry import stack_driver
-from mlstack.drivers.stack_programs import known_images, recorded_unit
+from mlstack.drivers.registry import record_to_leave_with, stack_driver
+from mlstack.drivers.shared_objects import gathered, is_shared
+from mlstack.drivers.stack_programs import as_known, known_images, recorded_unit
 from mlstack.drivers.stacks import Unit
 from mlstack.graph.change import Action, Change
 from mlstack.planner.plan import Scope
-from mlstack.render.eject import PROGRAM, manifests, program_text, project_files, secret_names
-from mlstack.spec.address import Address, slug
+from mlstack.render.eject import PROGRAM, RECORD, manifest_names, manifests, program_text, project_files
+from mlstack.render.eject_readme import readme
+from mlstack.render.words import ACTIONS
+from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.spec import Endpoint, Pool
 
+README = "README.md"
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is empty or does not exist yet.")]
 
 
 def eject(context: typer.Context, folder: Folder) -> int:
     """Write what is made on clusters as a Pulumi program and as Kubernetes' YAML, to go on without mlstack.
 
-    Nothing is changed, and mlstack can go on as well. Stages are not in it: they are DVC's (`dvc repro`). Values of
-    secrets are never written; the files name the Secrets.
+    Nothing is changed, and mlstack can go on as well. The README.md among the files says how to begin. Stages are not
+    in it: they are DVC's (`dvc repro`). Values of secrets are never written; the files name the Secrets.
     """
     settings = settings_of(context)
     _check_empty(folder)
@@ -35,22 +40,50 @@ def eject(context: typer.Context, folder: Folder) -> int:
     report(settings, left_out)
     if not units:
         raise MlstackError(_nothing())
-    spec = project.spec
-    files = {PROGRAM: program_text(units, project=spec.project, environment=spec.environment)}
-    plugin = {f"pulumi-{unit.provider.name}": unit.provider.version for unit in units}
-    files |= project_files(project=spec.project, environment=spec.environment, versions=plugin | _pulumi())
-    files |= {f"{unit.provider.name}/{slug(unit.address)}.yaml": manifests(unit) for unit in units}
-    for name, text in files.items():
+    files = _files(project, units, _pending(planned))
+    for name, content in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(text, encoding="utf-8")
+        place.write_bytes(content)
     say("\n".join([f"Wrote {len(files)} files into {folder}:", *(f"  {name}" for name in sorted(files))]))
-    secrets = secret_names(units)
-    if secrets:
-        say("\n".join(["\nSecrets that are used and not in them:", *(f"  {name}" for name in secrets)]))
-    say("\nTo take over with Pulumi what is there:\n")
-    say(f"    cd {folder} && pulumi stack init {spec.environment} && pulumi config set adopt true && pulumi up")
+    say(f"\nHow to go on without mlstack: {folder / README}")
     return ExitCode.OK
+
+
+def _files(project: Project, units: Sequence[Unit], pending: Sequence[str]) -> dict[str, bytes]:
+    """Return the files by name."""
+    spec = project.spec
+    protected = {each.address for each in units if _is_protected(project, each.address)}
+    record = record_to_leave_with(spec, root=project.root, protected=protected)
+    versions = {f"pulumi-{unit.provider.name}": unit.provider.version for unit in units} | _pulumi()
+    about = {"project": spec.project, "environment": spec.environment}
+    texts = {PROGRAM: program_text(units, **about, protected=protected)}
+    texts |= project_files(**about, versions=versions)
+    texts |= {name: manifests(unit) for unit, name in zip(units, manifest_names(units).values(), strict=True)}
+    texts[README] = readme(
+        units,
+        **about,
+        versions=versions,
+        protected=protected,
+        pending=pending,
+        has_record=record is not None,
+        remote=spec.remote,
+    )
+    return {name: text.encode() for name, text in texts.items()} | ({RECORD: record} if record is not None else {})
+
+
+def _is_protected(project: Project, address: Address) -> bool:
+    if is_shared(address):
+        return any(_is_protected(project, pool) for pool in project.graph.spec.of(Pool))
+    resource = project.graph.resources.get(address)
+    return project.spec.require_approval or (isinstance(resource, Pool | Endpoint) and resource.protect)
+
+
+def _pending(planned: Planned) -> list[str]:
+    """Return the rows of pools and endpoints that were not applied, as texts."""
+    kinds = (Kind.POOL, Kind.ENDPOINT)
+    rows = [each for each in planned.plan.changes if kind_of(each.address) in kinds and each.action is not Action.NO_OP]
+    return [f"`{each.address}` {ACTIONS[each.action].sentence}" for each in rows]
 
 
 def _units(project: Project, planned: Planned) -> tuple[list[Unit], list[Diagnostic]]:
@@ -67,7 +100,10 @@ def _units(project: Project, planned: Planned) -> tuple[list[Unit], list[Diagnos
             unit = recorded
         if unit is not None:
             found.append(unit)
-    return sorted(found, key=lambda unit: (unit.stack != "platform", unit.address)), left_out
+    every = gathered({unit.address: unit for unit in found}, newer=())
+    return sorted(
+        every, key=lambda unit: (unit.stack != "platform", not is_shared(unit.address), unit.address)
+    ), left_out
 
 
 def _described(project: Project, planned: Planned, change: Change) -> Unit | None:
@@ -78,7 +114,8 @@ def _described(project: Project, planned: Planned, change: Change) -> Unit | Non
     if driver is None:
         return None
     records = planned.prior.resources if planned.prior is not None else {}
-    return driver.unit(resource, project.graph, change.after, images=known_images(project.graph, records))
+    unit = driver.unit(resource, project.graph, change.after, images=known_images(project.graph, records))
+    return as_known(unit, [each for record in records.values() if (each := recorded_unit(record))])
 
 
 def _pulumi() -> dict[str, str]:

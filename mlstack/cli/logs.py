@@ -43,7 +43,7 @@ def logs(
     """
     settings = settings_of(context)
     root, spec = open_spec(settings)
-    where = one_address(address, spec.resources)
+    where = one_address(address, spec.resources, kinds=(Kind.STAGE, Kind.ENDPOINT))
     match kind_of(where):
         case Kind.STAGE:
             elsewhere = _run_elsewhere(root, spec, where, run=run, follow=follow) if attempt is None else None
@@ -146,12 +146,13 @@ def _log_elsewhere(
 ) -> Iterable[bytes] | None:
     """Return what the servers of an endpoint write that is not on this machine; None for one that is."""
     from mlstack.drivers.base import SupportsAccess
-    from mlstack.drivers.registry import driver_named
+    from mlstack.drivers.registry import driver_named, seen_from_here
     from mlstack.state.environment_folder import backend_for
     from mlstack.state.read import open_reader
 
     backend = backend_for(spec.state, root, spec.environment)
-    state = open_reader(backend, project=spec.project, environment=spec.environment).state()
+    reader = open_reader(backend, project=spec.project, environment=spec.environment)
+    state = seen_from_here(reader.state(), spec, root=root)
     record = state.resources.get(address) if state is not None else None
     driver = driver_named(record.driver, root=root) if record is not None else None
     return driver.log(record, follow=follow, lines=lines) if record and isinstance(driver, SupportsAccess) else None

@@ -58,9 +58,8 @@ def plan(
         refresh=refresh,
         refresh_only=refresh_only,
     )
-    made = make_plan(
-        project, scope, locked=settings.ci if locked is None else locked, results_due=results_due(settings)
-    ).plan
+    locked = settings.ci if locked is None else locked
+    made = make_plan(project, scope, locked=locked, results_due=results_due(settings), ahead=True).plan
     show_plan(settings, made, full=full)
     if project.spec.require_approval and made.pending and not made.errored:
         note(f"\nThis environment needs an approval. The digest of this plan:\n\n    {made.digest}")

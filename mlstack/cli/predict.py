@@ -1,6 +1,8 @@
 """`mlstack predict`: ask an endpoint for a prediction."""
 
+import os
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,11 +17,11 @@ from mlstack.drivers.base import SupportsAccess
 from mlstack.drivers.local.endpoint_client import TIMEOUT, load_data
 from mlstack.drivers.local.endpoint_client import predict as ask
 from mlstack.drivers.local.endpoint_process import machine_identity
-from mlstack.drivers.registry import driver_named
+from mlstack.drivers.registry import driver_named, seen_from_here
 from mlstack.render.human import number
 from mlstack.render.table import Column, render_table
 from mlstack.spec.address import Address, Kind, kind_of, short_name
-from mlstack.spec.spec import Endpoint
+from mlstack.spec.spec import TOKEN_VARIABLE, Endpoint, SecretRef
 from mlstack.state.environment_folder import backend_for
 from mlstack.state.read import open_reader
 from mlstack.state.state import Record
@@ -53,7 +55,7 @@ def predict(
     reader = open_reader(
         backend_for(spec.state, root, spec.environment), project=spec.project, environment=spec.environment
     )
-    state = reader.state()
+    state = seen_from_here(reader.state(), spec, root=root)
     recorded = state.resources if state is not None else {}
     where = _endpoint(address, [*spec.of(Endpoint), *recorded])
     record = recorded.get(where)
@@ -62,8 +64,10 @@ def predict(
     driver = driver_named(record.driver, root=root)
     elsewhere = isinstance(driver, SupportsAccess)
     url, model = _place(record, elsewhere=elsewhere)
-    send = driver.sender(record, timeout=timeout) if isinstance(driver, SupportsAccess) else None
-    answer = ask(url, model, load_data(data, read_input=sys.stdin.read), timeout=timeout, address=where, send=send)
+    token = token_of(record, root)
+    send = driver.sender(record, timeout=timeout, token=token) if isinstance(driver, SupportsAccess) else None
+    rows = load_data(data, read_input=sys.stdin.read)
+    answer = ask(url, model, rows, timeout=timeout, address=where, send=send, token=token)
     if settings.json:
         say_json(answer)
     else:
@@ -97,6 +101,18 @@ def _place(record: Record, *, elsewhere: bool) -> tuple[str, str]:
     if not isinstance(url, str) or not isinstance(model, str):
         raise MlstackError(_not_made(record.address))
     return url, short_name(Address(model))
+
+
+def token_of(record: Record, root: Path) -> str | None:
+    """Return what the endpoint asks for, found where it was found when it was applied. Raises `MlstackError`."""
+    from mlstack.drivers.secrets import resolve_secrets
+
+    uri = (record.attributes.get("secrets") or {}).get(TOKEN_VARIABLE)
+    if uri is None:
+        return None
+    reference = {TOKEN_VARIABLE: SecretRef(uri)}
+    values = resolve_secrets(reference, address=record.address, root=root, environment=os.environ)
+    return values.reveal()[TOKEN_VARIABLE]
 
 
 def _not_made(address: Address) -> Diagnostic:

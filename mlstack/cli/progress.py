@@ -35,16 +35,18 @@ def event_renderer(settings: Settings, plan: Plan) -> Iterator[OnEvent]:
         yield events
         return
     ended: list[ApplyEnded] = []
-    with progress_renderer(settings) as show:
+    try:
+        with progress_renderer(settings) as show:
 
-        def on_event(event: Event) -> None:
-            if isinstance(event, ApplyEnded):
-                ended.append(event)
-            show(event)
+            def on_event(event: Event) -> None:
+                if isinstance(event, ApplyEnded):
+                    ended.append(event)
+                show(event)
 
-        yield on_event
-    if ended:
-        _say_result(settings, ended[-1])
+            yield on_event
+    finally:  # also when the end could not be recorded: what was done is told, then what went wrong
+        if ended:
+            _say_result(settings, ended[-1])
 
 
 @contextmanager

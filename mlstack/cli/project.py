@@ -10,7 +10,15 @@ from mlstack.cli.settings import Settings
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity, errors_in
 from mlstack.drivers.base import Readings, SupportsRun
 from mlstack.drivers.read import read_world
-from mlstack.drivers.registry import DRIVERS, check_targets, describe, look_at_image, make_driver, pool_of
+from mlstack.drivers.registry import (
+    DRIVERS,
+    check_targets,
+    describe,
+    look_at_image,
+    make_driver,
+    pool_of,
+    seen_from_here,
+)
 from mlstack.drivers.shared import check_shared_models
 from mlstack.drivers.stack_programs import StackReader
 from mlstack.gitops.facts import GitFacts, read_git_facts
@@ -93,55 +101,78 @@ def open_project(
     return Project(root=root, spec=spec, graph=graph, backend=backend, diagnostics=sources.diagnostics)
 
 
-def make_plan(project: Project, scope: Scope, *, locked: bool = False, results_due: Severity | None = None) -> Planned:
+def make_plan(
+    project: Project,
+    scope: Scope,
+    *,
+    locked: bool = False,
+    results_due: Severity | None = None,
+    ahead: bool = False,
+    tolerant: bool = False,
+) -> Planned:
     """Read the world and plan. Problems that make the plan one that must not be applied are in `plan.diagnostics`.
 
     `results_due` says how bad it is when a stage would run whose results should have come with the pull request; None:
-    nobody asks.
+    nobody asks. `ahead` asks clusters what apply will need of them, also those that nothing is on yet. With `tolerant`,
+    what is where nobody answers is not checked, which makes the plan one to look at; else raises `MlstackError`.
     """
-    graph = project.graph
+    graph, root = project.graph, project.root
     reader = project.reader()
-    prior = reader.state()
+    prior = seen_from_here(reader.state(), project.spec, root=root)
     problems = [*project.diagnostics, *reader.warnings]
     if not scope.destroy:
         problems += [*check_targets(graph), *_check_locked(project, locked=locked)]
     readings = read_world(
-        graph, prior, reader, root=project.root, cache_folder=project.cache_folder, refresh=scope.refresh
+        graph, prior, reader, root=root, cache_folder=project.cache_folder, refresh=scope.refresh, tolerant=tolerant
     )
     records = prior.resources if prior is not None else {}
-    stacks = StackReader(graph, records, root=project.root, refresh=scope.refresh, forced=scope.replace)
-    diffed = diff(
-        graph,
-        prior,
-        readings,
-        scope=scope,
-        describe=lambda resource, versions: describe(resource, graph, versions, root=project.root),
-        pins={} if scope.destroy else resolve_pins(project),  # a tag that is gone keeps nothing alive
-        look_at=lambda image, record: look_at_image(image, graph, record, refresh=scope.refresh),
-        ask_stacks=lambda question: stacks.read(question.desired, question.kept, question.previous),
+    stacks = StackReader(
+        graph, records, root=root, refresh=scope.refresh, forced=scope.replace, ahead=ahead, tolerant=tolerant
     )
+    diffed = _diff(project, prior, readings, scope, stacks)
     facts = read_git_facts(project.root)
     plan = build_plan(
         diffed,
         graph,
         prior,
         scope=scope,
-        circumstances=Circumstances(
-            created=iso_time(time.time()),
-            commit=facts.commit if facts else None,
-            dirty=bool(facts and facts.dirty),
-            in_flight=_in_flight(reader),
-        ),
+        circumstances=_circumstances(reader, facts),
         diagnostics=[
             *problems,
             *readings.diagnostics,
+            *stacks.unanswered,
             *diffed.diagnostics,
-            *_check_rows(diffed, graph, root=project.root),
+            *_check_rows(diffed, graph, root=root),
+            *(_look_ahead(diffed, graph, root=root) if ahead and scope.refresh else ()),
             *_check_results(project, diffed, facts, severity=results_due),
-            *check_shared_models(graph, diffed.changes, diffed.versions, root=project.root, refresh=scope.refresh),
+            *check_shared_models(graph, diffed.changes, diffed.versions, root=root, refresh=scope.refresh),
         ],
     )
     return Planned(plan=plan, diffed=diffed, prior=prior, readings=readings)
+
+
+def _circumstances(reader: RecordedState, facts: GitFacts | None) -> Circumstances:
+    return Circumstances(
+        created=iso_time(time.time()),
+        commit=facts.commit if facts else None,
+        dirty=bool(facts and facts.dirty),
+        in_flight=_in_flight(reader),
+    )
+
+
+def _diff(project: Project, prior: State | None, readings: Readings, scope: Scope, stacks: StackReader) -> Diffed:
+    """Compare the file with the world, asking on the way what only a row can tell is needed."""
+    graph, root = project.graph, project.root
+    return diff(
+        graph,
+        prior,
+        readings,
+        scope=scope,
+        describe=lambda resource, versions: describe(resource, graph, versions, root=root),
+        pins={} if scope.destroy else resolve_pins(project),  # a tag that is gone keeps nothing alive
+        look_at=lambda image, record: look_at_image(image, graph, record, refresh=scope.refresh),
+        ask_stacks=lambda asked: stacks.read(asked.desired, asked.kept, asked.previous, asked.rebuilt, asked.aside),
+    )
 
 
 def _check_rows(diffed: Diffed, graph: ResourceGraph, *, root: Path) -> Sequence[Diagnostic]:
@@ -162,6 +193,16 @@ def _check_rows(diffed: Diffed, graph: ResourceGraph, *, root: Path) -> Sequence
             driver = make_driver(Kind.ENDPOINT, pool_of(resource, graph).target, root=root)
             found.extend(driver.check(resource, graph))
     return list(dict.fromkeys(found))
+
+
+def _look_ahead(diffed: Diffed, graph: ResourceGraph, *, root: Path) -> Sequence[Diagnostic]:
+    """Ask clusters whether pools and endpoints could be made there, if any would."""
+    rows = [each for each in diffed.changes if each.pending and each.kind in (Kind.POOL, Kind.ENDPOINT)]
+    if not rows:
+        return ()
+    from mlstack.drivers.preflight import look_ahead
+
+    return look_ahead(rows, graph, root=root)
 
 
 def _check_locked(project: Project, *, locked: bool) -> Sequence[Diagnostic]:

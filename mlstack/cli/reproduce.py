@@ -97,7 +97,7 @@ def reproduce(
 
 def _stages(opened: CommitProject, words: list[str]) -> tuple[Address, ...]:
     graph = opened.project.graph
-    named = expand_addresses(words, graph)
+    named = expand_addresses(words, graph, kinds=(Kind.STAGE,))
     wrong = [address for address in named if kind_of(address) is not Kind.STAGE]
     if wrong:
         detail = f"{', '.join(wrong)}: only stages can be computed again."

@@ -28,6 +28,7 @@ from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses, upstream_of
 from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.spec import Stage
+from mlstack.state.held_lock import NoLock
 from mlstack.state.unrecorded import Unrecorded
 from mlstack.state.workspace_lock import workspace_lock
 
@@ -76,7 +77,7 @@ def run(
             end_at_once(settings, planned.plan)
             return ExitCode.OK
         store = Unrecorded(project.backend, project.reader())
-        interrupt, work = make_work(project, planned, store, order=order, recording=False, verify_lock=lambda: None)
+        interrupt, work = make_work(project, planned, store, order=order, recording=False, lock=NoLock())
         code = watch(settings, work, interrupt, order=order)
     if changed or profile:
         note("The workspace holds what this try made, dvc.lock other results: `mlstack apply` brings those back.")
@@ -97,7 +98,7 @@ def _plan(settings: Settings, project: Project, scope: Scope, *, is_try: bool = 
 
 def _scope(project: Project, words: list[str], *, force: bool) -> Scope:
     stages = [address for address, found in project.graph.resources.items() if isinstance(found, Stage)]
-    named = expand_addresses(words, project.graph) if words else tuple(stages)
+    named = expand_addresses(words, project.graph, kinds=(Kind.STAGE,)) if words else tuple(stages)
     wrong = [address for address in named if kind_of(address) is not Kind.STAGE]
     if wrong:
         raise _usage(f"{', '.join(wrong)}: only stages can be run.")

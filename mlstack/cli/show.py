@@ -14,6 +14,8 @@ from mlstack.cli.plan import show_plan
 from mlstack.cli.project import Planned, Project, make_plan, open_project, warnings_of
 from mlstack.cli.settings import Settings, settings_of
 from mlstack.diagnostics import ExitCode
+from mlstack.drivers.stack_programs import recorded_unit
+from mlstack.drivers.stacks import UNIT
 from mlstack.graph.change import Change
 from mlstack.planner.plan import Scope
 from mlstack.render.escape import plain
@@ -24,7 +26,7 @@ from mlstack.render.values import leaves, show_value
 from mlstack.render.words import action_sentence, because
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Model, Resource
-from mlstack.state.state import RunRecord
+from mlstack.state.state import Record, RunRecord
 
 What = Annotated[
     str, typer.Argument(metavar="ADDR|PLANFILE", help="Address, or a saved plan.", autocompletion=complete_address)
@@ -142,8 +144,7 @@ def _text(settings: Settings, project: Project, planned: Planned, address: Addre
         parts.append(_section("In the file", list(_written(resource)), style))
     recorded = planned.prior.resources.get(address) if planned.prior is not None else None
     if recorded is not None:
-        pairs = [(name, show_value(value)) for name, value in leaves(recorded.attributes)]
-        parts.append(_section(f"Recorded, version {recorded.version}", pairs, style))
+        parts.append(_section(f"Recorded, version {recorded.version}", list(_recorded(recorded)), style))
     result = [
         (path or "version", f"{found['md5']}  {size(found['size'])}")
         for path, found in _result(project, planned, address).items()
@@ -189,6 +190,16 @@ def _head(change: Change | None, address: Address, declared: str | None, style: 
     if change is not None:
         lines.append(f"{action_sentence(change)} (because {because(change)})")
     return "\n".join(lines) + "\n"
+
+
+def _recorded(record: Record) -> Iterator[tuple[str, str]]:
+    """Yield what is recorded; of what is made in a stack the names of its objects (all of it: `--json`)."""
+    attributes = {name: value for name, value in record.attributes.items() if name != UNIT}
+    yield from ((name, show_value(value)) for name, value in leaves(attributes))
+    unit = recorded_unit(record)
+    for each in unit.objects if unit is not None else ():
+        about = each.inputs.get("metadata", {})
+        yield each.type.rpartition(":")[2], "/".join(about[key] for key in ("namespace", "name") if key in about)
 
 
 def _section(title: str, pairs: list[tuple[str, str]], style: Style) -> str:

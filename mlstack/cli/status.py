@@ -1,18 +1,23 @@
 """`mlstack status`: what is there, whether it is well, and what is going on."""
 
+from collections.abc import Mapping
+
 import typer
 
 from mlstack.cli.console import report, say, say_json
 from mlstack.cli.project import make_plan, open_project
 from mlstack.cli.settings import settings_of
 from mlstack.diagnostics import ExitCode
-from mlstack.drivers.base import Absent, NotChecked, Observation, Present
+from mlstack.drivers.base import Absent, NotChecked, Observation, Present, Readings, Unreadable
 from mlstack.drivers.read import observe_in_stacks
-from mlstack.graph.change import Action
+from mlstack.graph.change import Action, Change, ReasonCode
 from mlstack.planner.plan import Scope
-from mlstack.render.table import render_table
+from mlstack.render.table import Column, render_table
 from mlstack.render.words import because
-from mlstack.spec.address import Kind
+from mlstack.spec.address import Address, Kind
+from mlstack.state.state import RunRecord
+
+_HEADS = (Column("ADDRESS", keep=True), Column("STATUS", keep=True), "VERSION OR URL", Column("BECAUSE", wrap=True))
 
 
 def status(context: typer.Context) -> int:
@@ -22,22 +27,24 @@ def status(context: typer.Context) -> int:
     """
     settings = settings_of(context)
     project = open_project(settings)
-    planned = make_plan(project, Scope())
-    failed = {(run.address, run.fingerprint) for run in project.reader().runs() if run.status == "failed"}
+    planned = make_plan(project, Scope(), tolerant=True)
+    runs = {(run.address, run.fingerprint): run for run in project.reader().runs()}
     rows = []
     observations = {
         **planned.readings.observations,
         **observe_in_stacks(project.graph, planned.prior, root=project.root),
     }
     for change in planned.plan.changes:
-        if change.kind is Kind.POOL and change.before is None:
+        if change.kind is Kind.POOL and change.before is None and change.action is Action.NO_OP:
             continue  # nothing is made for it
         observation = observations.get(change.address)
-        has_failed = change.action is Action.RUN and (change.address, change.fingerprint) in failed
-        word = "failed" if has_failed else _state_word(change.action, observation, change.kind)
+        said = _said_of_run(change, runs, planned.readings)
+        word, why = said or (_state_word(change, observation), _because(change, observation))
+        if change.kind is Kind.POOL and change.not_checked:
+            word, why = "not checked", change.not_checked
         version = (planned.plan.versions.get(change.address) or "")[:12]
         url = str((change.before or {}).get("url", "")) if word.startswith("ready") else ""
-        rows.append((change.address, word, url or version, because(change)))
+        rows.append((change.address, word, url or version, why))
     if settings.json:
         say_json(
             {
@@ -52,14 +59,48 @@ def status(context: typer.Context) -> int:
         )
     else:
         report(settings, planned.plan.diagnostics)
-        say(render_table(("ADDRESS", "STATUS", "VERSION OR URL", "BECAUSE"), rows, style=settings.out))
+        shown = [(*row, "" if why == f"it is {row[1]}" else why) for *row, why in rows]
+        say(render_table(_HEADS, shown, style=settings.out))
     well = all(word not in ("down", "not ready") for _, word, _, _ in rows) and not planned.plan.errored
     return ExitCode.OK if well else ExitCode.ERROR
 
 
-def _state_word(action: Action, observation: Observation | None, kind: Kind) -> str:
+def _said_of_run(
+    change: Change, runs: Mapping[tuple[Address, str], RunRecord], readings: Readings
+) -> tuple[str, str] | None:
+    """Say in a word how far the run is that a row is about, and why; None where its row says all.
+
+    Of a run that failed and that nobody collects any more, and of those elsewhere that nobody has collected yet.
+    """
+    key = (change.address, change.fingerprint or "")
+    run, outcome = runs.get(key), readings.outcomes.get(key)
+    if run is None or change.action not in (Action.FOLLOW, Action.RUN):
+        return None
+    if run.status == "failed" and change.action is Action.RUN:
+        return "failed", run.detail or because(change)
+    if outcome is None:
+        return None
+    if outcome.goes_on:
+        return outcome.phase, outcome.said or f"attempt {run.attempt}"
+    if outcome.ended_well:
+        return "done", f"{outcome.said}; apply takes its result over"
+    # The apply that is at it, if there is one, decides in a moment.
+    return "between attempts", f"attempt {run.attempt} failed: {outcome.said}; apply begins the next, if `retry` allows"
+
+
+def _because(change: Change, observation: Observation | None) -> str:
+    """Say why something is as it is: by the plan, and by what was seen of it."""
+    if isinstance(observation, Unreadable):
+        return observation.diagnostic.summary
+    seen = observation.attributes if isinstance(observation, Present) and change.kind is Kind.ENDPOINT else {}
+    replicas = int(seen.get("replicas", 1))
+    runs = f"{replicas} replicas run" if replicas > 1 else ""
+    return "; ".join(filter(None, (because(change), runs, str(seen.get("reason", "")))))
+
+
+def _state_word(change: Change, observation: Observation | None) -> str:
     """Say in one word how something is."""
-    if kind is Kind.ENDPOINT:
+    if change.kind is Kind.ENDPOINT:
         match observation:
             case Absent(reason="never made"):
                 return "not made"
@@ -70,12 +111,14 @@ def _state_word(action: Action, observation: Observation | None, kind: Kind) -> 
             case Present(attributes=attributes) if attributes.get("ready") is False:
                 return "not ready"
             case Present():
-                return "ready" if action is Action.NO_OP else "ready, old"
+                return "ready" if change.action is Action.NO_OP else "ready, old"
             case _:
                 return "unreadable"
+    if change.action is Action.RUN and any(each.code is ReasonCode.NOT_RECORDED for each in change.reasons):
+        return "not run yet"
     return {
         Action.NO_OP: "up to date",
         Action.FOLLOW: "running",
         Action.CREATE: "not made",
         Action.RESTORE: "in run-cache",
-    }.get(action, "out of date")
+    }.get(change.action, "out of date")

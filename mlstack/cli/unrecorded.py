@@ -24,7 +24,6 @@ def carry_out_unrecorded(
         root=project.root,
         apply_id=new_id(),
         now=lambda: iso_time(time.time()),
-        verify_lock=lambda: None,
         interrupt=interrupt,
         metrics=planned.readings.metrics,
     )

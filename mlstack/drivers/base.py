@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Event as StopFlag
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -49,6 +49,12 @@ class NotChecked(msgspec.Struct, frozen=True, kw_only=True, tag="not-checked"):
 
     reason: str
 
+
+SECRETS_VERSION = "secrets_version"
+"""The attribute that holds a version of the values of a thing's secrets; left out where they cannot be had."""
+
+NOT_ASKED: Final = "--no-refresh: not asked"
+"""The reason where a plan was not to look."""
 
 Observation = Present | Absent | Unreadable | NotChecked
 
@@ -95,10 +101,24 @@ class DatasetReading(msgspec.Struct, frozen=True, kw_only=True):
     left: FileDigest | None = None
 
 
+class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a run elsewhere is: it goes on, ended well (its result is there), or neither. `said` is for people.
+
+    `phase` tells of one that goes on whether it is still to be let in or placed, is being begun, or is at work; "not
+    checked" of one that could not be asked, and is not taken for gone.
+    """
+
+    goes_on: bool = False
+    ended_well: bool = False
+    phase: Literal["waiting", "starting", "running", "not checked"] = "running"
+    said: str = ""
+
+
 class Readings(msgspec.Struct, frozen=True, kw_only=True):
     """The world as it was found.
 
     `running` are the runs that nobody has collected yet, newest first; also of stages that are not declared any more.
+    `outcomes` is what was said of those that are elsewhere and were asked, by address and fingerprint.
     """
 
     stages: dict[Address, StageReading] = {}
@@ -106,6 +126,7 @@ class Readings(msgspec.Struct, frozen=True, kw_only=True):
     observations: dict[Address, Observation] = {}
     metrics: dict[Address, dict[str, float]] = {}
     running: dict[Address, tuple[RunRecord, ...]] = {}
+    outcomes: dict[tuple[Address, str], RunOutcome] = {}
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
@@ -150,7 +171,7 @@ class SupportsPreflight(Protocol):
         ...
 
     def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
-        """Ask the world what carrying out these rows needs. Before anything is changed, and never when planning."""
+        """Ask the world what carrying out these rows needs. Before anything is changed, not when planning."""
         ...
 
 
@@ -162,8 +183,11 @@ Send = Callable[[str, str, bytes | None], tuple[int, bytes]]
 class SupportsAccess(Protocol):
     """Has endpoints elsewhere, which are not asked at their URL from here, and whose logs are not here."""
 
-    def sender(self, record: Record, *, timeout: float) -> Send | None:
-        """Return how a recorded endpoint is asked; None where its URL is as good from here. `timeout` in seconds."""
+    def sender(self, record: Record, *, timeout: float, token: str | None) -> Send | None:
+        """Return how a recorded endpoint is asked; None where its URL is as good from here. `timeout` in seconds.
+
+        `token` is what it asks for, if it does.
+        """
         ...
 
     def log(self, record: Record, *, follow: bool, lines: int | None) -> Iterator[bytes]:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from mlstack.diagnostics import Diagnostic
-from mlstack.drivers.base import RunResult, Say
+from mlstack.drivers.base import RunOutcome, RunResult, Say
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.sources import FileDigest
 from mlstack.spec.spec import Pool, Stage
@@ -33,14 +33,6 @@ class RemoteOrder(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     again: str = ""
     off_spot: bool = False
-
-
-class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a run elsewhere is: it goes on, ended well (its result is there), or neither. `said` is for people."""
-
-    goes_on: bool = False
-    ended_well: bool = False
-    said: str = ""
 
 
 class RemoteResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from mlstack.drivers.local.run_folder import folder_of
 from mlstack.drivers.local.stage_environment import build_stage_environment
 from mlstack.drivers.open_runs import target_of
 from mlstack.drivers.registry import driver_for, driver_named, make_driver, pool_of, stack_driver, stack_engine
-from mlstack.drivers.stacks import StackDriver, StackEngine
+from mlstack.drivers.stacks import Provider, StackDriver, StackEngine
 from mlstack.graph.digest import Digester
 from mlstack.graph.graph import EntryKey, LockEntry, ResourceGraph
 from mlstack.graph.hash_cache import HashCache
@@ -164,9 +164,9 @@ class LocalHands:
         """Return the driver of what is made in a stack; None for everything else."""
         return stack_driver(resource, self._graph, root=self._root)
 
-    def stack_engine(self) -> StackEngine:
+    def stack_engine(self, providers: Sequence[Provider]) -> StackEngine:
         """Return what makes stacks. Raises `MlstackError` when it cannot be used."""
-        return stack_engine(self._graph.spec, root=self._root)
+        return stack_engine(self._graph.spec, root=self._root, providers=providers)
 
     def driver_named(self, name: str) -> Driver:
         """Return the driver that wrote a record whose declaration is gone."""

@@ -1,15 +1,17 @@
 """Runs that nobody has collected yet: they go on, or ended after their applier died."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from mlstack.drivers.elsewhere import RunOutcome
+from mlstack import decoding
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import RunOutcome
 from mlstack.spec.address import Address, Kind
 from mlstack.state.environment_folder import OWN_FOLDER
 from mlstack.state.identity import host_name, is_running
-from mlstack.state.state import RunRecord
+from mlstack.state.state import RemoteHandle, RunRecord
 
 _TOGETHER = 16
 OPEN = ("claimed", "running")
@@ -24,43 +26,54 @@ class RunEnd(msgspec.Struct, frozen=True):
     ended: float
 
 
-def open_runs(runs: Sequence[RunRecord], *, root: Path, refresh: bool = True) -> dict[Address, tuple[RunRecord, ...]]:
+def open_runs(
+    runs: Sequence[RunRecord], *, root: Path, outcomes: Mapping[tuple[Address, str], RunOutcome] | None = None
+) -> dict[Address, tuple[RunRecord, ...]]:
     """Return the runs that go on, or that ended well and wait to be collected, by stage and in the order of `runs`.
 
-    Runs elsewhere are asked where they are; without `refresh` they are taken for going on. Raises `MlstackError` when
-    one cannot be asked: it is never taken for gone.
+    `outcomes` is what runs elsewhere said (`outcomes_of`); without it they are taken for going on.
     """
     found: dict[Address, tuple[RunRecord, ...]] = {}
-    elsewhere = _outcomes([run for run in runs if run.status in OPEN and run.remote is not None], root, refresh=refresh)
     for run in (in_tree(run, root) for run in runs if run.status in OPEN):
-        is_open = elsewhere[_key(run)] if run.remote is not None else run_goes_on(run) or _ended_well(run)
+        if run.remote is None:
+            is_open = run_goes_on(run) or _ended_well(run)
+        else:
+            said = outcomes[run.address, run.fingerprint] if outcomes is not None else RunOutcome(goes_on=True)
+            is_open = said.goes_on or said.ended_well
         if is_open:
             found[run.address] = (*found.get(run.address, ()), run)
     return found
 
 
-def _outcomes(runs: Sequence[RunRecord], root: Path, *, refresh: bool) -> dict[tuple[str, str], bool]:
-    """Say which runs elsewhere are open, asking side by side."""
-    if not refresh or not runs:
-        return {_key(run): True for run in runs}
+def outcomes_of(
+    runs: Sequence[RunRecord], *, root: Path, unanswered: list[Diagnostic] | None = None
+) -> dict[tuple[Address, str], RunOutcome]:
+    """Ask the uncollected runs elsewhere, where they are, how far they are: by address and fingerprint.
+
+    One that cannot be asked is never taken for gone: why not is added to `unanswered`; without, raises `MlstackError`.
+    """
+    asked = [(run, run.remote) for run in runs if run.status in OPEN and run.remote is not None]
+    if not asked:
+        return {}
     from concurrent.futures import ThreadPoolExecutor
 
     from mlstack.drivers.registry import make_driver
 
-    targets = {run.remote.target for run in runs if run.remote is not None}
-    drivers = {target: make_driver(Kind.STAGE, target, root=root) for target in targets}
+    drivers = {target: make_driver(Kind.STAGE, target, root=root) for target in {handle.target for _, handle in asked}}
 
-    def ask(run: RunRecord) -> bool:
-        assert run.remote is not None  # noqa: S101 - only those are asked
-        outcome: RunOutcome = drivers[run.remote.target].outcome(run)
-        return outcome.goes_on or outcome.ended_well
+    def ask(one: tuple[RunRecord, RemoteHandle]) -> RunOutcome:
+        try:
+            found: RunOutcome = drivers[one[1].target].outcome(one[0])
+        except MlstackError as error:
+            if unanswered is None:
+                raise
+            unanswered.extend(error.diagnostics)
+            return RunOutcome(goes_on=True, phase="not checked", said=error.brief)
+        return found
 
-    with ThreadPoolExecutor(max_workers=min(_TOGETHER, len(runs))) as pool:
-        return {_key(run): is_open for run, is_open in zip(runs, pool.map(ask, runs), strict=True)}
-
-
-def _key(run: RunRecord) -> tuple[str, str]:
-    return run.address, run.fingerprint
+    with ThreadPoolExecutor(max_workers=min(_TOGETHER, len(asked))) as pool:
+        said = [*pool.map(ask, asked)]
+    return {(run.address, run.fingerprint): each for (run, _), each in zip(asked, said, strict=True)}
 
 
 def target_of(run: RunRecord) -> str:
@@ -101,7 +114,7 @@ def is_owner_alive(run: RunRecord) -> bool:
 def result_of(run: RunRecord) -> RunEnd | None:
     """Read how this run ended: None while it has not, and for a result that is older than the claim."""
     try:
-        end = msgspec.json.decode((Path(run.folder or "") / "result.json").read_bytes(), type=RunEnd)
+        end = decoding.decode((Path(run.folder or "") / "result.json").read_bytes(), RunEnd)
     except (OSError, msgspec.DecodeError):
         return None
     return end if end.started >= _seconds(run.claimed_at) else None

@@ -1,17 +1,20 @@
 """The one table: which driver makes what, by kind and target. Drivers are imported when a plan needs them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, ImageReading
-from mlstack.drivers.stacks import Provider, StackDriver, StackEngine
+from mlstack.drivers.stacks import UNIT, Provider, StackDriver, StackEngine
+from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ImagePlan, ResourceGraph
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Endpoint, Image, Pool, Resource, Spec, Stage
-from mlstack.state.state import Record
+from mlstack.state.state import Record, State
 
 DRIVERS: dict[tuple[Kind, str], str] = {
     (Kind.STAGE, "local"): "mlstack.drivers.local.stages:LocalStages",
@@ -34,10 +37,15 @@ _NAMED: dict[str, str] = {
 }
 """`Record.driver` → `module:Class`, for what was made before and may not be declared any more."""
 
-_OF_CLUSTERS = "mlstack.drivers.kubernetes."
+_AT_A_PROJECT = ("mlstack.drivers.kubernetes.", "mlstack.drivers.local.endpoints:", "mlstack.drivers.docker.endpoints:")
 _STACK_ENGINE = "mlstack.drivers.pulumi.engine:PulumiEngine"
+_RECORD_TO_LEAVE_WITH = "mlstack.drivers.pulumi.leaving:record_to_leave_with"
 _PROVIDER_CHECKS = {"kubernetes": "mlstack.drivers.kubernetes.place:check_cluster"}
 """Name of a provider → what looks, before it is started, whether it may be and gets where it is to."""
+_WAYS = {"kubernetes": "mlstack.drivers.kubernetes.ways:reached_from_here"}
+
+_UNIT_CHECKS = {"kubernetes": "mlstack.drivers.kubernetes.preflight:preflight_units"}
+"""Target → what asks whether pools and endpoints could be made there: all of them at once, as they share clusters."""
 
 
 def make_driver(kind: Kind, target: str, *, root: Path) -> Any:
@@ -75,7 +83,7 @@ def describe(
     resource: Endpoint | Pool, graph: ResourceGraph, versions: Mapping[str, str | None], *, root: Path
 ) -> Mapping[str, Any] | None:
     """Return the attributes that it should have (`Driver.desired`); None for a pool that nothing is made for."""
-    if isinstance(resource, Pool) and (Kind.POOL, resource.target) not in DRIVERS:
+    if isinstance(resource, Pool) and not is_made(resource):
         return None
     return driver_for(resource, graph, root=root).desired(resource, graph, versions)
 
@@ -91,10 +99,25 @@ def stack_driver(resource: Resource, graph: ResourceGraph, *, root: Path) -> Sta
     return driver
 
 
-def stack_engine(spec: Spec, *, root: Path) -> StackEngine:
-    """Return what makes stacks."""
-    engine: StackEngine = _load(_STACK_ENGINE)(spec, root=root)
+def stack_engine(spec: Spec, *, root: Path, providers: Sequence[Provider] = ()) -> StackEngine:
+    """Return what makes stacks. `providers` are those of what is recorded, with the ways to them from here."""
+    engine: StackEngine = _load(_STACK_ENGINE)(spec, root=root, providers=providers)
     return engine
+
+
+def seen_from_here(state: State | None, spec: Spec, *, root: Path) -> State | None:
+    """Return what is recorded with the ways by which it is reached from this machine."""
+    units = [each.attributes[UNIT] for each in state.resources.values() if UNIT in each.attributes] if state else []
+    for name in {unit["provider"]["name"] for unit in units} & _WAYS.keys():
+        assert state is not None  # noqa: S101 - it has units
+        state = msgspec.structs.replace(state, resources=_load(_WAYS[name])(state.resources, spec, root=root))
+    return state
+
+
+def record_to_leave_with(spec: Spec, *, root: Path, protected: Collection[Address]) -> bytes | None:
+    """Return what the stacks hold as the record of one stack of a user's own; None where nothing is recorded."""
+    found: bytes | None = _load(_RECORD_TO_LEAVE_WITH)(spec, root, protected=protected)
+    return found
 
 
 def check_provider(provider: Provider, *, root: Path, reads: bool, address: Address) -> None:
@@ -104,6 +127,32 @@ def check_provider(provider: Provider, *, root: Path, reads: bool, address: Addr
     """
     if provider.name in _PROVIDER_CHECKS:
         _load(_PROVIDER_CHECKS[provider.name])(provider, root=root, reads=reads, address=address)
+
+
+def check_units(
+    rows: Iterable[Change], graph: ResourceGraph, *, root: Path, is_planning: bool
+) -> tuple[Diagnostic, ...]:
+    """Ask the world whether what is made in stacks could be made, or ended, as these rows say. Nothing is changed.
+
+    When planning, what only hinders whoever asks is a warning.
+    """
+    by_target: dict[str, list[Change]] = {}
+    for row in rows:
+        for target in _targets_of(row, graph) & _UNIT_CHECKS.keys():
+            by_target.setdefault(target, []).append(row)
+    return tuple(
+        problem
+        for target, found in by_target.items()
+        for problem in _load(_UNIT_CHECKS[target])(found, graph, root=root, is_planning=is_planning)
+    )
+
+
+def _targets_of(row: Change, graph: ResourceGraph) -> set[str]:
+    """Return where something is to be, and where it is."""
+    resource = graph.resources.get(row.address)
+    pool = pool_of(resource, graph) if isinstance(resource, Endpoint) else resource
+    wanted = {pool.target} if isinstance(pool, Pool) and row.action is not Action.DELETE else set()
+    return wanted | {str((row.before or {}).get("target", ""))}
 
 
 def look_at_image(plan: ImagePlan, graph: ResourceGraph, record: Record | None, *, refresh: bool) -> ImageReading:
@@ -133,6 +182,11 @@ def pool_of(resource: Stage | Endpoint, graph: ResourceGraph) -> Pool:
     pool = graph.resources[resource.pool]
     assert isinstance(pool, Pool)  # noqa: S101 - the loader has resolved the reference
     return pool
+
+
+def is_made(pool: Pool) -> bool:
+    """Whether something is made for a pool, before anything can run in it."""
+    return (Kind.POOL, pool.target) in DRIVERS
 
 
 def check_targets(graph: ResourceGraph) -> tuple[Diagnostic, ...]:
@@ -168,9 +222,9 @@ def _targets() -> set[str]:
 
 
 def _make(place: str, root: Path) -> Any:
-    """Make a driver; those of clusters read settings that are relative to the project."""
+    """Make a driver; some read settings and secrets whose paths are relative to the project."""
     made = _load(place)
-    return made(root=root) if place.startswith(_OF_CLUSTERS) else made()
+    return made(root=root) if place.startswith(_AT_A_PROJECT) else made()
 
 
 def _load(place: str) -> Any:

@@ -5,13 +5,13 @@ endpoint. A *stack* holds the units of many addresses and is previewed and updat
 (`drivers/kubernetes/`) is pure and never talks to the engine; the engine (`drivers/pulumi/`) knows of no endpoints.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Event as StopFlag
 from typing import Any, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic
+from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Driver, StepContext
 from mlstack.graph.change import Change
 from mlstack.graph.graph import ResourceGraph
@@ -29,25 +29,32 @@ class Unknown(msgspec.Struct, frozen=True, tag="unknown"):
 
 UNKNOWN: Final = Unknown()
 
-
 UNIT: Final = "unit"
 """The attribute of a record that holds the unit as it was applied; apply puts it there, people see its parts."""
 
-
 REPLACED: Final = "replaced"
 """The attribute that counts how often somebody asked to have a thing made anew (`--replace`)."""
+
+UNSCALED: Final = "unscaled"
+"""The attribute that says, of what replicas are to be added to, why none will be."""
+
+UNCONFIRMED: Final = "unconfirmed"
+"""The attribute of a record that says what of it was applied and is confirmed by nobody; left out where all is."""
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):
     """A plugin of the engine with its settings, which hold no secret. Equal ones are one provider of the stack.
 
-    `name` is Pulumi's package ("kubernetes"), `version` the plugin's. `key` names it in the stack, stable and short.
+    `name` is Pulumi's package ("kubernetes"), `version` the plugin's. `key` names it in the stack, stable and short: it
+    says what is reached (a cluster), `settings` by which way from here. `identifier` is the plugin's setting for that
+    which is reached, if it has one: where another key has what is there already, all of it is made anew.
     """
 
     name: str
     version: str
     key: str
     settings: dict[str, Any] = {}
+    identifier: str = ""
 
 
 class Object(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +62,10 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
 
     In the stack it is called `ADDRESS#key` ("endpoints.quality#deployment"), so `key` never changes. `type` is Pulumi's
     token ("kubernetes:apps/v1:Deployment"). `needs` are keys of its unit, or `ADDRESS#key` in the same stack.
-    `aliases` are names that it had before (`moved`), `adopt` the ID of an object that is there and becomes this one.
+    `aliases` are names that it had before (`moved`), `adopt` the ID of an object that becomes this one if
+    it is there (then the reading has a part `IMPORT` with what would be changed of it), and is made if not.
+    `shared` is the name of what several units have together, such as their namespace: each of them has the same object
+    with the same key, there is one of it, and it goes with the last of them (`drivers/shared_objects.py`).
     `options` are the engine's own: `protect`, `retain_on_delete`, `delete_before_replace`, `ignore_changes`, `timeout`.
     """
 
@@ -65,6 +75,7 @@ class Object(msgspec.Struct, frozen=True, kw_only=True):
     needs: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     adopt: str = ""
+    shared: str = ""
     options: dict[str, Any] = {}
 
 
@@ -88,12 +99,20 @@ class UnitReading(msgspec.Struct, frozen=True, kw_only=True):
     `parts` is what would be done, one `Change` for each object that is not left alone: its address is `ADDRESS#key`,
     `note` says type and name for people, `fields` are the provider's property diffs. `drifted` is what was changed or
     removed outside since the last update (`before` as recorded, `after` as found; nothing of it if it was not asked).
-    `exists`: the stack holds an object of this address.
+    `exists`: an object of this address is there; without refresh, as recorded.
     """
 
     parts: tuple[Change, ...] = ()
     drifted: tuple[Change, ...] = ()
     exists: bool = False
+
+    def joined(self, other: "UnitReading") -> "UnitReading":
+        """Return both as the reading of one address."""
+        return UnitReading(
+            parts=(*self.parts, *other.parts),
+            drifted=(*self.drifted, *other.drifted),
+            exists=self.exists or other.exists,
+        )
 
 
 class UnitResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +129,20 @@ class StepTrouble(msgspec.Struct, frozen=True, kw_only=True):
     log_tail: tuple[str, ...] = ()
 
 
+UNREACHED: Final = "update-unreached"
+"""The code of an update's problem that says: the place where the objects are did not answer."""
+
+
+class UnseenError(MlstackError):
+    """What was brought could not be looked at: whether it is as it should be nobody knows, and nothing is undone."""
+
+
+class Stop(StopFlag):
+    """Tells an engine to end its update; `grace`: seconds that steps in flight have for that, None: its own measure."""
+
+    grace: float | None = None
+
+
 Tell = Callable[[Address, str], None]
 """Reports one line of progress of an address."""
 
@@ -121,18 +154,29 @@ class StackEngine(Protocol):
         """Say what is missing to use it: its program, plugins, the passphrase. Starts nothing that takes long."""
         ...
 
-    def preview(self, stack: StackName, units: Sequence[Unit], *, refresh: bool) -> Mapping[Address, UnitReading]:
+    def preview(
+        self,
+        stack: StackName,
+        units: Sequence[Unit],
+        *,
+        refresh: bool,
+        stop: StopFlag | None = None,
+        idle: Collection[str] = (),
+    ) -> Mapping[Address, UnitReading]:
         """Return a reading for every address that is in `units` or in the stack (then it would be removed).
 
-        With `refresh` the providers read every object first. Raises `MlstackError`: also when one cannot be read.
+        With `refresh` the providers read every object first. Those of `idle` keys are not started, and nothing is said
+        of what they have made. Raises `MlstackError`: also when one cannot be read, and
+        when it is stopped.
         """
         ...
 
     def up(
-        self, stack: StackName, units: Sequence[Unit], *, tell: Tell, stop: StopFlag
+        self, stack: StackName, units: Sequence[Unit], *, tell: Tell, stop: StopFlag, idle: Collection[str] = ()
     ) -> Mapping[Address, UnitResult]:
         """Make the stack hold exactly these units, and wait; an interrupted update is repaired first.
 
+        Units of providers of `idle` keys are as they were recorded: these need not be there, and nothing is read first.
         Raises `MlstackError` when nothing could be tried (engine, login, a unit with unknown values).
         """
         ...
@@ -144,7 +188,9 @@ class StackEngine(Protocol):
 
 @runtime_checkable
 class StackDriver(Driver, Protocol):
-    """A driver whose resources are made in stacks. `read`, `apply` and `delete` of `Driver` are not called for them.
+    """A driver whose resources are made in stacks. `apply` and `delete` of `Driver` are not called for them.
+
+    Nor is `read` by a plan, which asks the engine; it says whether what was applied is well.
 
     Keys of objects that others stand on (a namespace) hold what makes them another one, such as the name: when a unit
     moves, the old object stays in the stack as long as somebody stands on it.
@@ -182,8 +228,21 @@ class StackDriver(Driver, Protocol):
         """Say more of an update that went wrong: events and log lines, before it is taken back."""
         ...
 
+    def taken_back(self, unit: Unit, context: StepContext) -> None:
+        """Remove what `prepare` made for a unit that did not get ready, and that nothing needs now. Raises."""
+        ...
+
     def removed(self, record: Record, context: StepContext) -> None:
         """Remove what did not pass through the engine, after the unit is gone: secrets."""
+        ...
+
+
+@runtime_checkable
+class SupportsOverlap(Protocol):
+    """A `StackDriver` of things that can be there twice for a while: before and after they got another name."""
+
+    def may_overlap(self, resource: Resource, graph: ResourceGraph) -> bool:
+        """Whether there is room for both, and nothing that only one of them can have. Pure."""
         ...
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.executor.events import ApplyEnded, ApplyStarted, Event
 from mlstack.executor.stack_steps import contract
@@ -43,7 +44,7 @@ class Who(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event], None]) -> ApplyResult:
-    """Carry out the plan in `work`. The caller holds the environment's lock and the workspace lock.
+    """Carry out the plan in `work`. The caller holds the workspace lock, and the environment's lock at the beginning.
 
     Whatever happens in a step, the journal, `dvc.lock` and the history are written; an exception that is a bug is
     raised after that. Raises `MlstackError` when they cannot be written (a full disk, a lost lock): what was done is in
@@ -65,11 +66,13 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
         on_event=on_event,
         interrupt=work.interrupt,
         waits=lambda step: work.is_in_stack(step.address) or work.is_elsewhere(step.address),
+        goes_on=work.is_elsewhere,
     )
     work.tell = walk.tell
     work.waves.tell_with(lambda address, line: work.say(address)(line))
     walk.tell(ApplyStarted(apply_id=work.apply_id, steps=len(work.plan.steps)))
-    results = walk.run(parallelism=parallelism)
+    with work.tenure:
+        results = walk.run(parallelism=parallelism)
     outcome = _outcome(results, interrupted=work.interrupt.draining.is_set())
     problems: tuple[Diagnostic, ...] = ()
     if outcome == "done":
@@ -78,11 +81,10 @@ def apply(work: Work, *, parallelism: int, who: Who, on_event: Callable[[Event],
         except MlstackError as error:
             outcome, problems = "failed", error.diagnostics
     try:
-        work.hands.results.flush()
-        work.verify_lock()
-        work.store.append(Entry(at=work.now(), apply_id=work.apply_id, event="apply-ended", detail=outcome))
-        work.store.compact()
-        _add_history(work, who, results, outcome, started_at=started_at, before=before)
+        _close(work, who, results, outcome, started_at=started_at, before=before)
+    except MlstackError:
+        outcome = "failed"  # whatever became of the steps: nothing counts as applied that is not recorded as such
+        raise
     finally:
         walk.tell(ApplyEnded(outcome=outcome, results=results))
     if walk.fatal is not None:
@@ -111,6 +113,23 @@ def _write_definitions(work: Work) -> tuple[str, ...]:
 
 def _changes_definitions(step: Step) -> bool:
     return kind_of(step.address) is Kind.STAGE and step.action is not Action.CANCEL
+
+
+def _close(
+    work: Work,
+    who: Who,
+    results: tuple[StepResult, ...],
+    outcome: ApplyOutcome,
+    *,
+    started_at: str,
+    before: State | None,
+) -> None:
+    """Put what was done where it belongs, and the whole into the history."""
+    work.hands.results.flush()
+    work.verify_lock()
+    work.store.append(Entry(at=work.now(), apply_id=work.apply_id, event="apply-ended", detail=outcome))
+    work.store.compact()
+    _add_history(work, who, results, outcome, started_at=started_at, before=before)
 
 
 def _add_history(
@@ -165,7 +184,7 @@ def entries_left_behind(work: Work, pending: tuple[Entry, ...]) -> dict[Address,
     for entry in pending:
         if entry.lock_entry is None or entry.address is None or entry.address not in work.views:
             continue
-        lock_entry = msgspec.convert(entry.lock_entry, LockEntry)
+        lock_entry = decoding.convert(entry.lock_entry, LockEntry)
         if lock_entry == work.views[entry.address].reading.recorded:
             left[entry.address] = lock_entry
     return left

@@ -82,9 +82,10 @@ class StepLeft(msgspec.Struct, frozen=True, kw_only=True, tag="step_left"):
 
 
 class Interrupted(msgspec.Struct, frozen=True, kw_only=True, tag="interrupted"):
-    """Ctrl-C: first "finish the running steps, start no more", then "stop now"."""
+    """Ctrl-C: first "finish the running steps, start no more", then "stop now". `elsewhere`: runs go on without us."""
 
     now: bool
+    elsewhere: bool = False
 
 
 class ApplyEnded(msgspec.Struct, frozen=True, kw_only=True, tag="apply_ended"):

@@ -6,13 +6,18 @@ from contextlib import contextmanager
 from threading import Event as Flag
 from types import FrameType
 
+from mlstack.drivers.stacks import Stop
+
+_LOST_GRACE = 6.0  # seconds for an update of a stack in flight when the lock is lost: others may begin one soon
+
 
 class Interrupt:
-    """Two flags that a person raises one after the other."""
+    """Two flags that a person raises one after the other. `stacks` is up with the second, or when the lock is lost."""
 
     def __init__(self) -> None:
         self.draining = Flag()
         self.now = Flag()
+        self.stacks = Stop()
         self._on_raise: Callable[[bool], None] | None = None
 
     def on_raise(self, tell: Callable[[bool], None]) -> None:
@@ -23,9 +28,15 @@ class Interrupt:
         """Raise the first flag, or the second when the first is up."""
         if self.draining.is_set():
             self.now.set()
+            self.stacks.set()
         self.draining.set()
         if self._on_raise is not None:
             self._on_raise(self.now.is_set())
+
+    def lose_lock(self) -> None:
+        """End what must not go on beside another apply: updates of stacks. Runs may, and whoever waits for them."""
+        self.stacks.grace = _LOST_GRACE
+        self.stacks.set()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

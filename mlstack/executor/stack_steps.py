@@ -1,17 +1,37 @@
 """Steps of what is made in stacks: described, brought by a wave, seen to be there, recorded; or taken back."""
 
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import StepContext
-from mlstack.drivers.stack_programs import known_images, recorded_unit, renamed, with_kept, with_unit
-from mlstack.drivers.stacks import StackDriver, StackName, Unit, UnitReading
+from mlstack.drivers.existing import is_taken_in, with_existing
+from mlstack.drivers.shared_objects import is_shared, shared_name
+from mlstack.drivers.stack_programs import (
+    as_known,
+    comes_beside,
+    known_images,
+    recorded_unit,
+    renamed,
+    with_kept,
+    with_unit,
+)
+from mlstack.drivers.stacks import (
+    UNCONFIRMED,
+    UNREACHED,
+    UNSCALED,
+    StackDriver,
+    StackName,
+    Unit,
+    UnitReading,
+    UnseenError,
+)
+from mlstack.executor.as_shown import is_as_shown
 from mlstack.executor.walk import StepError
 from mlstack.executor.work import Outcome, Work
 from mlstack.graph.change import Action, Change
-from mlstack.planner.build_plan import may_refine
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Endpoint, Pool
 from mlstack.state.state import Record
@@ -28,19 +48,26 @@ def make_in_stack(
         forced=change.address in work.plan.scope.replace,
     )
     unit = driver.unit(resource, work.graph, desired, images=known_images(work.graph, work.records))
-    unit = renamed(unit, change.previous_address)
-    brought = _expanded(unit, record)
+    before = recorded_unit(record) if record is not None else None
+    unit = as_known(with_existing(unit, work.graph.spec, before), work.waves.held())
+    is_beside = comes_beside(driver, unit, before, resource, work.graph)
+    previous = None if is_beside else change.previous_address
+    unit = renamed(unit, previous)
+    brought = _expanded(unit, record, change, _shown(work, change))
     if brought is not unit:
         work.expanded[change.address] = (driver, unit)
     context = _context(work, change, resource, record)
-    driver.prepare(unit, context)
-    result = work.waves.bring(brought, approve=partial(_approve, work, change), previous=change.previous_address)
+    with work.waves.coming(unit.address, unit.stack):
+        driver.prepare(unit, context)
+        result = work.waves.bring(brought, approve=partial(_approve, work, change), previous=previous)
     if result.problem is not None:
-        raise _taken_back(work, driver, unit, result.problem, context, change.previous_address)
+        raise _taken_back(work, driver, unit, result.problem, context, previous)
     try:
         facts = driver.settle(unit, result, context)
+    except UnseenError:
+        raise
     except MlstackError as error:
-        raise _taken_back(work, driver, unit, error.diagnostics[0], context, change.previous_address) from error
+        raise _taken_back(work, driver, unit, error.diagnostics[0], context, previous) from error
     made = Record(
         address=change.address,
         driver=driver.name,
@@ -50,19 +77,42 @@ def make_in_stack(
         protect=resource.protect,
     )
     work.waves.settled(brought)
-    return Outcome(record=with_unit(made, brought), detail=str(facts.get("url", "")))
+    # What a pool leaves behind stays until nothing stands on it (`contract`).
+    if change.previous_address is not None and record is not None and change.kind is Kind.ENDPOINT:
+        former = msgspec.structs.replace(record, address=change.previous_address)
+        _end_former(work, change, former, driver, unit.stack if is_beside else None, context)
+    return Outcome(record=with_unit(made, brought), detail=_what_came_of(made))
+
+
+def _what_came_of(made: Record) -> str:
+    known, labels = made.attributes, {UNCONFIRMED: "not confirmed: ", UNSCALED: ""}
+    said = (known.get("url"), *(f"{label}{known[name]}" for name, label in labels.items() if known.get(name)))
+    return "; ".join(str(each) for each in said if each)
 
 
 def remove_from_stack(work: Work, change: Change, record: Record | None) -> None:
     """Take a resource out of its stack; what is gone already succeeds. `record` is None where none was written."""
     stack: StackName = "platform" if change.kind is Kind.POOL else "serving"
-    result = work.waves.remove(change.address, stack, approve=partial(_approve, work, change))
+    ends = msgspec.structs.replace(change, action=Action.DELETE)  # of an endpoint that moves to another target, too
+    result = work.waves.remove(change.address, stack, approve=partial(_approve, work, ends))
     if result.problem is not None:
         raise MlstackError(result.problem)
     if record is not None:
         driver = work.hands.driver_named(record.driver)
         assert isinstance(driver, StackDriver)  # noqa: S101 - it wrote a record with a unit
         driver.removed(record, _context(work, change, None, record))
+
+
+def _end_former(
+    work: Work, change: Change, former: Record, driver: StackDriver, stack: StackName | None, context: StepContext
+) -> None:
+    """Let go of what had the name before: its objects, where they stayed in `stack` until now, and its Secrets."""
+    if stack is not None:
+        context.say(f"it is ready: {former.address} goes")
+        result = work.waves.remove(former.address, stack, approve=partial(_approve, work, change))
+        if result.problem is not None:
+            raise MlstackError(result.problem)
+    driver.removed(former, context)
 
 
 def contract(work: Work) -> None:
@@ -81,14 +131,28 @@ def contract(work: Work) -> None:
         work.learn_record(settled)
 
 
-def _expanded(unit: Unit, record: Record | None) -> Unit:
-    """Return the unit with the objects of the recorded one that it has no more: endpoints may still stand on them."""
+def _expanded(unit: Unit, record: Record | None, change: Change, shown: Mapping[Address, Change]) -> Unit:
+    """Return the unit with what the plan (`shown`) removes of the recorded one: endpoints may still stand on it.
+
+    What was removed outside is not made again for that.
+    """
     before = recorded_unit(record) if record is not None and unit.stack == "platform" else None
     if before is None or before.provider != unit.provider:
         return unit
-    keys = {each.key for each in unit.objects}
-    left = tuple(each for each in before.objects if each.key not in keys)
+    going = {name for name, part in shown.items() if part.action is Action.DELETE}
+    places = {change.address, change.previous_address}
+    left = [
+        each
+        for each in renamed(before, change.previous_address).objects
+        if going & ({shared_name(unit, each)} if each.shared else {Address(f"{place}#{each.key}") for place in places})
+    ]
     return msgspec.structs.replace(unit, objects=(*unit.objects, *left)) if left else unit
+
+
+def _shown(work: Work, change: Change) -> dict[Address, Change]:
+    """Return what the plan shows of the objects of a row, and of those that rows have together."""
+    everywhere = [part for row in work.planned.values() for part in row.parts if is_shared(part.address)]
+    return {part.address: part for part in (*everywhere, *change.parts)}
 
 
 def _approve(work: Work, change: Change, reading: UnitReading) -> None:
@@ -97,47 +161,47 @@ def _approve(work: Work, change: Change, reading: UnitReading) -> None:
     A wave is previewed without asking the world again. So what the plan found to be gone is still there to it: it is
     to be updated, or deleted, and not made anew, or nothing.
     """
-    planned = {part.address: part for part in change.parts}
+    planned = _shown(work, change)
+    if change.previous_address is not None:  # what stays behind goes under its new name, when nothing stands on it
+        old = f"{change.previous_address}#"
+        behind = {name: part for name, part in planned.items() if name.startswith(old)}
+        planned = {Address(f"{change.address}#{name[len(old) :]}"): part for name, part in behind.items()} | planned
     for part in reading.parts:
         before = planned.get(part.address)
-        if change.action is Action.DELETE and part.action is Action.DELETE:
+        if part.action is Action.MOVE or (change.action is Action.DELETE and part.action is Action.DELETE):
+            continue  # another name in the stack does nothing to what is there
+        if before is not None and is_as_shown(before, part):
             continue
-        if before is not None and _covers(before, part):
-            continue
+        if before is not None and change.drift and (before.action, part.action) == (Action.CREATE, Action.REPLACE):
+            continue  # of what was removed outside, there is nothing to replace
         if before is None and change.up_to is not None and part.action in (Action.CREATE, Action.UPDATE):
             continue  # what an `always` stage gives is known only now, and up to an update was approved
         work.refuse(change, f"what is known now asks to {part.action.value} {part.note or part.address}")
 
 
-def _covers(planned: Change, actual: Change) -> bool:
-    if planned.action is Action.CREATE and actual.action is Action.UPDATE:
-        return True
-    return may_refine(planned.action, actual.action) and _is_as_shown(planned, actual)
-
-
-def _is_as_shown(planned: Change, actual: Change) -> bool:
-    """Whether an object changes as the plan showed, where it could."""
-    shown = {field.path: field for field in planned.fields}
-    was_open = planned.action is not Action.UPDATE or any(field.unknown for field in planned.fields)
-    for field in actual.fields:
-        before = shown.get(field.path)
-        if before is None and not was_open:
-            return False
-        if before is not None and not before.unknown and before.after != field.after:
-            return False
-    return True
-
-
 def _taken_back(
     work: Work, driver: StackDriver, unit: Unit, problem: Diagnostic, context: StepContext, previous: Address | None
 ) -> MlstackError:
-    """Say what went wrong, and have the stack hold again what it held before. Pools stay as far as they came."""
+    """Say what went wrong, and have the stack hold again what it held before. Pools stay as far as they came.
+
+    So does what took in something that was there: nothing knows what it was, and to remove it would not bring it back.
+    Who asked to stop now has it left as it is, for the next apply to look at: such an update would be stopped as well.
+    So has who reached nothing: the stack's record says how far it came.
+    """
+    if context.stop.is_set() or problem.code == UNREACHED:
+        return MlstackError(problem)
     trouble = driver.explain(unit, problem, context)
-    if unit.stack == "serving":
+    if is_taken_in(unit):
+        work.waves.settled(unit)
+    elif unit.stack == "serving":
         context.say("it did not get ready: going back to what was there before")
         back = work.waves.take_back(unit.address, unit.stack, previous=previous)
         if back.problem is not None:
             return MlstackError(trouble.diagnostic, back.problem)
+        try:
+            driver.taken_back(unit, context)
+        except MlstackError as error:
+            return MlstackError(trouble.diagnostic, *error.diagnostics)
     return StepError(trouble.diagnostic, log_tail=trouble.log_tail)
 
 

@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import msgspec
 
-from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.base import RunResult
 from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult, SupportsRemoteRun
 from mlstack.drivers.remote_run.order import held_inputs
@@ -112,9 +112,10 @@ class _Attempts:
                 self._submit(off_spot=off_spot)
             is_followed = False
             runner = self._work.hands.remote_runner_of(self._claim) or self._runner  # its pool may have moved since
-            result = runner.wait(self._stage, self._claim, say=self._say, is_left=self._is_left())
+            result = self._wait(runner)
             if result is None:
                 raise LeftRunningError(_left(self._stage, self._claim))
+            self._see_whose_it_is()
             if result.cause is None:
                 return self._claim
             if self._is_cancelled():
@@ -124,10 +125,30 @@ class _Attempts:
             off_spot = self._tries.is_last(result.cause)
             self._say(f"{result.detail or result.cause}; another attempt begins")
 
+    def _wait(self, runner: SupportsRemoteRun) -> RunResult | None:
+        """Follow the attempt. Whoever may not look at it any more, or cannot, is told that it goes on."""
+        with self._work.tenure.apart(self._say):
+            try:
+                return runner.wait(self._stage, self._claim, say=self._say, is_left=self._is_left())
+            except MlstackError as error:
+                goes_on = msgspec.structs.replace(_left(self._stage, self._claim), severity=Severity.WARNING)
+                raise MlstackError(*error.diagnostics, goes_on, exit_code=error.exit_code) from error
+
+    def _record(self) -> RunRecord | None:
+        """Return what is recorded of the run by now."""
+        runs = self._work.store.runs(self._stage.address)
+        return next((run for run in runs if run.fingerprint == self._claim.fingerprint), None)
+
     def _is_cancelled(self) -> bool:
         """Whether somebody has called `mlstack cancel` meanwhile."""
-        runs = self._work.store.runs(self._stage.address)
-        return any(run.fingerprint == self._claim.fingerprint and run.status == "cancelled" for run in runs)
+        record = self._record()
+        return record is not None and record.status == "cancelled"
+
+    def _see_whose_it_is(self) -> None:
+        """Leave the run to the apply that took it over while we did not hold the lock: on another machine, say."""
+        record = self._record()
+        if record is not None and record.apply_id != self._claim.apply_id:
+            raise LeftRunningError(_followed(self._stage, record))
 
     def _is_left(self) -> Callable[[], bool]:
         work = self._work
@@ -148,8 +169,20 @@ class _Attempts:
         try:
             runner.submit(order, handle, say=self._say)
         except MlstackError as error:
-            self._end("failed", detail=error.brief)
+            if not self._may_be_there():
+                self._end("failed", detail=error.brief)
             raise
+
+    def _may_be_there(self) -> bool:
+        """Whether what could not be submitted may go on all the same: the answer was lost, or nobody answers now.
+
+        Then its record stays, and the next apply asks, and follows it instead of starting another one.
+        """
+        try:
+            outcome = self._runner.outcome(self._claim)
+        except MlstackError:
+            return True
+        return outcome.goes_on or outcome.ended_well
 
     def _give_up(self, result: RunResult) -> None:
         self._end("cancelled" if result.cause == "cancelled" else "failed", result.exit_code, result.detail)
@@ -202,6 +235,17 @@ def _left(stage: Stage, claim: RunRecord) -> Diagnostic:
         detail=f"{where or claim.fingerprint[:12]} carries it out; the next apply follows it and takes its result.",
         hint="To see what it writes:",
         command=f"mlstack logs -f {stage.address}",
+        address=stage.address,
+    )
+
+
+def _followed(stage: Stage, theirs: RunRecord) -> Diagnostic:
+    return Diagnostic(
+        code="run-followed-elsewhere",
+        summary="Another apply follows the run now",
+        detail=f"apply {theirs.apply_id} on {theirs.host} took it over, and takes its result.",
+        hint="Apply again when that is done: the result will be restored.",
+        command="mlstack status",
         address=stage.address,
     )
 

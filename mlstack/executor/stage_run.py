@@ -102,7 +102,8 @@ def _admitted(work: Work, stage: Stage) -> Mapping[str, str] | None:
         waited.append(room)
         report(room)
 
-    variables = work.hands.admission.admit(stage, stop=work.interrupt.draining.is_set, on_wait=on_wait)
+    with work.tenure.apart(work.say(stage.address)):
+        variables = work.hands.admission.admit(stage, stop=work.interrupt.draining.is_set, on_wait=on_wait)
     if waited and variables is not None:
         report("")
     return variables
@@ -172,7 +173,8 @@ def _attempts(
         )
         work.store.update_run(claim)
         tell_process(pid)
-        result = runner.wait(order, claim, say=say, stop=work.interrupt.now)
+        with work.tenure.apart(say):
+            result = runner.wait(order, claim, say=say, stop=work.interrupt.now)
         if result.cause is None:
             return claim
         again = not work.interrupt.draining.is_set() and tries.again(result.cause)
@@ -189,7 +191,9 @@ def _follow(work: Work, stage: Stage, claim: RunRecord, tell_process: Callable[[
     runner: SupportsRun = work.hands.runner_of(claim)  # its pool may have got another target since
     if claim.pid is not None and claim.host == host_name():
         tell_process(claim.pid)
-    result = runner.wait(order, claim, say=work.say(stage.address), stop=work.interrupt.now)
+    say = work.say(stage.address)
+    with work.tenure.apart(say):
+        result = runner.wait(order, claim, say=say, stop=work.interrupt.now)
     if result.cause is not None:
         _give_up(work, stage, claim, order, result)
     return claim
@@ -236,10 +240,20 @@ def stage_failed(stage: Stage, result: RunResult, attempt: int) -> Diagnostic:
         "image-pull": "Its image could not be pulled.",
     }.get(result.cause or "", f"Its command ended with exit code {result.exit_code}.")
     tries = f" (attempt {attempt})" if attempt > 1 else ""
+    detail = f"{result.detail or how}{tries}"
+    if result.cause == "image-pull":
+        return Diagnostic(
+            code="image-not-pulled",
+            summary="A node cannot pull an image",
+            detail=f"{stage.address} did not begin: {detail}",
+            hint="See that nodes reach the registry, and may read there: `image_pull_secret` names a Secret with a "
+            "login.",
+            address=stage.address,
+        )
     return Diagnostic(
         code="stage-failed",
         summary="The stage failed",
-        detail=f"{result.detail or how}{tries}",
+        detail=detail,
         hint="Its outputs are not recorded. The whole log:",
         command=f"mlstack logs {stage.address}",
         address=stage.address,

@@ -30,12 +30,21 @@ _GRACE = 10.0
 
 def carry_out(work: Work, step: Step) -> Finished:
     """Carry out one step. Raises `MlstackError` when it fails."""
-    change = work.planned[step.address]
+    with work.tenure.at_work(work.say(step.address)):
+        return _carry_out(work, work.planned[step.address])
+
+
+def _carry_out(work: Work, change: Change) -> Finished:
+    work.others.check(change)
     work.journal("step-started", change)
     try:
         outcome = _by_kind(work, change)
     except MlstackError as error:
-        work.journal("step-failed", change, Outcome(detail=error.brief[:500]))
+        try:
+            work.journal("step-failed", change, Outcome(detail=error.brief[:500]))
+        except MlstackError as unrecorded:  # a full disk, a store that does not answer: mostly why it failed, too
+            new = [each for each in unrecorded.diagnostics if each not in error.diagnostics]
+            raise MlstackError(*error.diagnostics, *new, exit_code=error.exit_code) from error
         raise
     work.journal("step-done", change, outcome)
     if outcome.record is not None:
@@ -212,7 +221,8 @@ def _standing(work: Work, change: Change, resource: Pool | Endpoint) -> Outcome:
 def _pool(work: Work, change: Change, pool: Pool) -> Outcome:
     driver = work.hands.stack_driver(pool)
     assert driver is not None  # noqa: S101 - pools of this machine have no rows that do something
-    return make_in_stack(work, change, pool, driver, record=work.records.get(change.address))
+    record = work.records.get(change.previous_address or change.address)
+    return make_in_stack(work, change, pool, driver, record=record)
 
 
 def _endpoint(work: Work, change: Change, endpoint: Endpoint) -> Outcome:

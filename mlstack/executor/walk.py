@@ -58,6 +58,7 @@ class Walk:
     """One walk over the steps of a plan.
 
     Steps that `waits` names mostly wait for others of their kind: they do not count against the parallelism.
+    `goes_on` says whether what a step waits for goes on without us.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Walk:
         on_event: Callable[[Event], None],
         interrupt: Interrupt,
         waits: Callable[[Step], bool] = lambda _step: False,
+        goes_on: Callable[[Address], bool] = lambda _address: False,
     ) -> None:
         self.steps = {step.address: step for step in steps}
         self.results: dict[Address, StepResult] = {}
@@ -81,7 +83,7 @@ class Walk:
         self._carry_out = carry_out
         self._on_event = on_event
         self._interrupt = interrupt
-        self._waits = waits
+        self._waits, self._goes_on = waits, goes_on
         self._telling = Lock()
 
     def tell(self, event: Event) -> None:
@@ -99,7 +101,7 @@ class Walk:
         it is in `fatal`.
         """
         done: Ended = SimpleQueue()
-        running = 0
+        running: set[Address] = set()
         # The signal handler only leaves word: whatever lock the interrupted thread holds, this cannot wait for it.
         self._interrupt.on_raise(done.put)
         waiting = sum(1 for step in self.steps.values() if self._waits(step))
@@ -112,15 +114,15 @@ class Walk:
                 for address in ready:
                     step = self.steps[address]
                     (waves if self._waits(step) else pool).submit(self._guarded, step, done)
-                running += len(ready)
-                if running == 0:
+                running.update(ready)
+                if not running:
                     break
                 ended = done.get()
                 if isinstance(ended, bool):
-                    self.tell(Interrupted(now=ended))
+                    self.tell(Interrupted(now=ended, elsewhere=any(map(self._goes_on, running))))
                     ready = []
                     continue
-                running -= 1
+                running.remove(ended[0])
                 ready = self._collect(*ended)
         for address in self.steps:
             if address not in self.results:

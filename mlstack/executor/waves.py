@@ -5,19 +5,24 @@ fails takes nothing along, and what is not its turn yet is left alone.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from threading import Condition
 from threading import Event as StopFlag
 
 import msgspec
 
 from mlstack.diagnostics import MlstackError
+from mlstack.drivers.shared_objects import folded, gathered, holder_of, result_of, told_of_holders
 from mlstack.drivers.stack_programs import renamed
 from mlstack.drivers.stacks import StackEngine, StackName, Tell, Unit, UnitReading, UnitResult
 from mlstack.spec.address import Address
 
 GATHER = 0.25
 """Seconds without another step before a wave begins: a step's thread takes a moment to get here."""
+
+LONGEST = 15.0
+"""Seconds for which a wave at most waits for steps that are on their way: every wave asks for the whole stack."""
 
 Approve = Callable[[UnitReading], None]
 """Told what a wave would do at an address, right before it does; raises when that is more than was approved."""
@@ -34,21 +39,60 @@ class _Wish(msgspec.Struct):
 
 
 class Waves:
-    """The stacks of one apply. Steps call it from threads of their own."""
+    """The stacks of one apply. Steps call it from threads of their own. `verify` raises unless the lock is held."""
 
-    def __init__(self, engine: Callable[[], StackEngine], recorded: Mapping[Address, Unit], *, stop: StopFlag) -> None:
-        self._make_engine, self._stop = engine, stop
+    def __init__(
+        self,
+        engine: Callable[[], StackEngine],
+        recorded: Mapping[Address, Unit],
+        *,
+        stop: StopFlag,
+        verify: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._make_engine, self._stop, self._verify = engine, stop, verify
         self._engine: StackEngine | None = None
         self._held = dict(recorded)
         self._brought: dict[Address, _Wish] = {}  # carried out, and not settled yet
         self._wishes: dict[StackName, list[_Wish]] = {}
         self._at_work: set[StackName] = set()
+        self._coming: dict[StackName, set[Address]] = {}
         self._changed = Condition()
         self._tell: Tell = lambda _address, _line: None
 
     def tell_with(self, tell: Tell) -> None:
         """Report progress through this function."""
         self._tell = tell
+
+    def renew(self, changed: Mapping[Address, Unit | None]) -> None:
+        """Take over what others have recorded while this apply waited (None: nothing any more)."""
+        with self._changed:
+            self._engine = None  # what it read of the stacks is old
+            for address, unit in changed.items():
+                self._brought.pop(address, None)
+                if unit is None:
+                    self._held.pop(address, None)
+                else:
+                    self._held[address] = unit
+
+    def held(self) -> list[Unit]:
+        """Return what the stacks hold."""
+        with self._changed:
+            return list(self._held.values())
+
+    @contextmanager
+    def coming(self, address: Address, stack: StackName) -> Iterator[None]:
+        """Tell that a step gets ready to bring something, and does so in this block: a wave waits for it, a while."""
+        with self._changed:
+            self._coming.setdefault(stack, set()).add(address)
+        try:
+            yield
+        finally:
+            self._came(address, stack)
+
+    def _came(self, address: Address, stack: StackName) -> None:
+        with self._changed:
+            self._coming.get(stack, set()).discard(address)
+            self._changed.notify_all()
 
     def bring(self, unit: Unit, *, approve: Approve, previous: Address | None = None) -> UnitResult:
         """Have the stack hold this unit, instead of the one at `previous`; returns when its wave is over.
@@ -84,7 +128,7 @@ class Waves:
     def _wait(self, stack: StackName, wish: _Wish) -> UnitResult:
         with self._changed:
             self._wishes.setdefault(stack, []).append(wish)
-            self._changed.notify_all()
+            self._came(wish.address, stack)
             while wish.outcome is None and stack in self._at_work:
                 self._changed.wait()
             if wish.outcome is None:
@@ -113,6 +157,7 @@ class Waves:
 
     def _gather(self, stack: StackName) -> list[_Wish]:
         with self._changed:
+            self._changed.wait_for(lambda: not self._coming.get(stack), timeout=LONGEST)
             count = 0
             while count != len(self._wishes[stack]):
                 count = len(self._wishes[stack])
@@ -128,10 +173,17 @@ class Waves:
         wave = self._approved(stack, wave, self._engine)
         if not wave:
             return
-        results = self._engine.up(stack, self._program(stack, wave), tell=self._tell, stop=self._stop)
+        program, concerned = self._program(stack, wave), self._concerned(wave)
+
+        def tell(address: Address, line: str) -> None:
+            self._tell(holder_of(address, concerned), line)
+
+        self._verify()
+        idle = self._idle(program, wave)
+        results = self._engine.up(stack, program, tell=tell, stop=self._stop, idle=idle)
         with self._changed:
             for wish in wave:
-                wish.outcome = results.get(wish.address, UnitResult())
+                wish.outcome = result_of(results, wish.unit or self._held.get(wish.address), wish.address)
                 if wish.outcome.problem is not None:
                     continue
                 if wish.unit is None:
@@ -145,7 +197,9 @@ class Waves:
         try:
             readings = engine.preview(stack, program, refresh=False)
         except MlstackError:  # a provider that looks finds nothing to update of what was removed outside
-            readings = engine.preview(stack, program, refresh=True)
+            with told_of_holders(self._concerned(wave)):
+                readings = engine.preview(stack, program, refresh=True, idle=self._idle(program, wave))
+        readings = folded(readings, self._concerned(wave))
         left = []
         for wish in wave:
             try:
@@ -167,7 +221,27 @@ class Waves:
                 units.pop(wish.address, None)
             else:
                 units[wish.address] = wish.unit
-        return [units[address] for address in sorted(units)]
+        return gathered(units, newer={wish.address for wish in (*brought, *wave)})
+
+    def _idle(self, program: list[Unit], wave: list[_Wish]) -> set[str]:
+        """Return the providers that a wave does nothing to: they need not answer.
+
+        None where something goes that is not recorded: a new unit that is taken back, what a killed apply left.
+        """
+        with self._changed:
+            if any(wish.unit is None and wish.address not in self._held for wish in wave):
+                return set()
+            names = {name for wish in wave for name in (wish.address, wish.previous) if name is not None}
+            there = [self._held[name] for name in names if name in self._held]
+            there += [each.unit for each in self._brought.values() if each.unit is not None]
+        there += [wish.unit for wish in wave if wish.unit is not None]
+        return {unit.provider.key for unit in program} - {unit.provider.key for unit in there}
+
+    def _concerned(self, wave: list[_Wish]) -> list[Unit]:
+        """Return the units of a wave, those that are to come before those that are to go."""
+        with self._changed:
+            before = [self._held[wish.address] for wish in wave if wish.address in self._held]
+        return [*(wish.unit for wish in wave if wish.unit is not None), *before]
 
 
 def _whatever_it_takes(_reading: UnitReading) -> None:

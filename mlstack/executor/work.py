@@ -1,6 +1,7 @@
 """What the steps of one apply share: what is known by now, the journal, and the hands that do the work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Literal, NoReturn, Protocol
@@ -10,11 +11,14 @@ import msgspec
 from mlstack.diagnostics import Diagnostic
 from mlstack.drivers.base import Driver, ResultStore, RunOrder, Say, SupportsRun
 from mlstack.drivers.elsewhere import RemoteOrder, SupportsRemoteRun
-from mlstack.drivers.stack_programs import recorded_unit
-from mlstack.drivers.stacks import UNIT, StackDriver, StackEngine, Unit
+from mlstack.drivers.registry import seen_from_here
+from mlstack.drivers.stack_programs import providers_of, recorded_unit
+from mlstack.drivers.stacks import UNIT, Provider, StackDriver, StackEngine, Unit
 from mlstack.executor.events import Event, StepProgress, StepRefined, StepWaiting
 from mlstack.executor.interrupt import Interrupt
+from mlstack.executor.others import Others
 from mlstack.executor.recording import NoRecording, Recording
+from mlstack.executor.tenure import Tenure
 from mlstack.executor.walk import NotApprovedError
 from mlstack.executor.waves import Waves
 from mlstack.graph.change import Action, Change
@@ -28,6 +32,7 @@ from mlstack.planner.plan import Plan
 from mlstack.planner.stages import Decision, decide_stage
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Endpoint, Image, Model, Pool, Stage
+from mlstack.state.held_lock import ApplyLock, NoLock
 from mlstack.state.protocols import StateStore
 from mlstack.state.state import Entry, Record, RunRecord
 
@@ -125,8 +130,8 @@ class Hands(Protocol):
         """Return the driver of what is made in a stack; None for everything else."""
         ...
 
-    def stack_engine(self) -> StackEngine:
-        """Return what makes stacks. Raises `MlstackError` when it cannot be used."""
+    def stack_engine(self, providers: Sequence[Provider]) -> StackEngine:
+        """Return what makes stacks, by these ways to what is recorded. Raises `MlstackError` when it cannot be used."""
         ...
 
     def driver_named(self, name: str) -> Driver:
@@ -143,7 +148,7 @@ class Hands(Protocol):
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True):
-    """What is around one apply: `now` gives ISO 8601 in UTC, `verify_lock` raises when the lock is lost.
+    """What is around one apply: `now` gives ISO 8601 in UTC, `lock` is the environment's.
 
     `is_detached`: runs elsewhere are not waited for.
     """
@@ -151,8 +156,8 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     root: Path
     apply_id: str
     now: Callable[[], str]
-    verify_lock: Callable[[], None]
     interrupt: Interrupt
+    lock: ApplyLock = NoLock()
     metrics: dict[Address, dict[str, float]] = {}
     is_detached: bool = False
     recording: Recording = NoRecording()
@@ -170,13 +175,12 @@ class Work:
     ) -> None:
         self.plan, self.graph, self.store, self.hands = plan, graph, store, hands
         self.root, self.apply_id, self.now = session.root, session.apply_id, session.now
-        self.interrupt, self.verify_lock = session.interrupt, session.verify_lock
+        self.interrupt, self.verify_lock = session.interrupt, session.lock.verify
         self.recording, self.is_detached = session.recording, session.is_detached
         self.tell: Callable[[Event], None] = _tell_nobody
         self.views, self.running = diffed.views, diffed.running
         self.planned = {change.address: change for change in plan.changes}
-        state = store.state()
-        self.records = dict(state.resources) if state else {}
+        self.records = self.recorded()
         self._outputs = {address: given_by(record.attributes) for address, record in self.records.items()}
         self._known = dict(diffed.known)
         self._versions = {key: version for key, version in diffed.versions.items() if version is not None}
@@ -184,10 +188,18 @@ class Work:
         self._done_as: dict[Address, Action] = {}
         self._lock = Lock()
         recorded = {address: unit for address, record in self.records.items() if (unit := recorded_unit(record))}
-        self.waves = Waves(hands.stack_engine, recorded, stop=self.interrupt.now)
+        engine = partial(hands.stack_engine, providers_of(recorded.values()))
+        self.waves = Waves(engine, recorded, stop=self.interrupt.stacks, verify=self.verify_lock)
         self.expanded: dict[Address, tuple[StackDriver, Unit]] = {}
+        self.others = Others(self)
+        self.tenure = Tenure(session.lock, settle=self.others.settle, renew=self.others.renew, stop=self.interrupt.now)
 
     # ------------------------------------------------------------------------------------------------ knowledge
+
+    def recorded(self) -> dict[Address, Record]:
+        """Read what is recorded at this moment."""
+        state = seen_from_here(self.store.state(), self.graph.spec, root=self.root)
+        return dict(state.resources) if state else {}
 
     def decide(self, address: Address) -> Decision:
         """Decide about a stage again, with what is known by now."""
@@ -226,6 +238,12 @@ class Work:
         with self._lock:
             self.records[record.address] = record
             self._outputs[record.address] = given_by(record.attributes)
+
+    def forget_record(self, address: Address) -> None:
+        """Note that nothing is recorded at an address any more."""
+        with self._lock:
+            self.records.pop(address, None)
+            self._outputs.pop(address, None)
 
     def image_of(self, address: Address) -> str | None:
         """Return what the container of a stage or endpoint is made from; None if it runs in none."""

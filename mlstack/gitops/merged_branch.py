@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.gitops.facts import GitFacts, git_says
 
 _USUAL = ("main", "master")
@@ -63,6 +64,6 @@ def _default_of_ci(variables: Mapping[str, str]) -> str:
     event = variables.get("GITHUB_EVENT_PATH")
     try:
         data = Path(event).read_bytes() if event and Path(event).stat().st_size <= _LARGEST_EVENT else b""
-        return msgspec.json.decode(data, type=_Event).repository.default_branch
+        return decoding.decode(data, _Event).repository.default_branch
     except (OSError, msgspec.DecodeError):
         return ""

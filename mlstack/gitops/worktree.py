@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.safe_git import safe_environment
 from mlstack.state.environment_folder import OWN_FOLDER, ensure_own_folder
@@ -83,7 +84,7 @@ def _sweep(root: Path, before_removal: Callable[[Path], None]) -> list[str]:
     removed = []
     for home in sorted(worktrees.iterdir()) if worktrees.is_dir() else ():
         try:
-            owner = msgspec.json.decode((home / _OWNER).read_bytes(), type=_Owner)
+            owner = decoding.decode((home / _OWNER).read_bytes(), _Owner)
         except (OSError, msgspec.DecodeError):
             owner = None
         if owner is None or (owner.host == host_name() and not is_running(owner.pid, owner.started)):

@@ -13,7 +13,7 @@ import msgspec
 
 from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean, errors_in
 from mlstack.graph.digest import Digester
-from mlstack.graph.hash_cache import read_cache_file, write_cache_file
+from mlstack.graph.hash_cache import read_cache, write_cache_file
 from mlstack.graph.packages import IDENTITY_RECIPE, Resolution, digest_packages, toml_fault, versions_of
 from mlstack.graph.python_version import allows, conflict, minor_of, only_minor, running_minor, undeclared
 from mlstack.graph.sources import EnvironmentIdentity
@@ -113,14 +113,10 @@ class EnvironmentReader:
         return self._remembered
 
     def _read_cache(self) -> dict[str, _Remembered]:
-        data = read_cache_file(self._file) if self._file is not None else None
-        if data is None:
+        content = read_cache(self._file, _Content)
+        if content is None or (content.format, content.recipe) != (CACHE_FORMAT, IDENTITY_RECIPE):
             return {}
-        try:
-            content = msgspec.msgpack.decode(data, type=_Content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return {}
-        return content.environments if (content.format, content.recipe) == (CACHE_FORMAT, IDENTITY_RECIPE) else {}
+        return content.environments
 
 
 class _Reading:

@@ -14,6 +14,7 @@ from threading import get_ident
 
 import msgspec
 
+from mlstack.decoding import Kind, decode_packed
 from mlstack.graph.sources import FileDigest
 
 CACHE_FORMAT = 1
@@ -105,6 +106,17 @@ def read_cache_file(path: Path) -> bytes | None:
         return None
 
 
+def read_cache(path: Path | None, kind: type[Kind]) -> Kind | None:
+    """Return what a cache file of MessagePack holds; None if there is none, or it holds something else."""
+    data = read_cache_file(path) if path is not None else None
+    if data is None:
+        return None
+    try:
+        return decode_packed(data, kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
 class HashCache:
     """The cache of one project. `folder` is a folder of its own (`.mlstack/cache/digests`), None: remember nothing."""
 
@@ -143,14 +155,8 @@ class HashCache:
         """Return what is known about the files inside a folder, by path relative to it."""
         if self._folder is None:
             return {}
-        data = read_cache_file(self._details_file(path))
-        if data is None:
-            return {}
-        try:
-            details = msgspec.msgpack.decode(data, type=_Details)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return {}
-        if details.format != CACHE_FORMAT:
+        details = read_cache(self._details_file(path), _Details)
+        if details is None or details.format != CACHE_FORMAT:
             return {}
         return {name: (known.stamp, known.md5) for name, known in details.files.items()}
 
@@ -196,14 +202,8 @@ class HashCache:
         return self._content
 
     def _read(self) -> _Content | None:
-        data = read_cache_file(self._folder / "digests.msgpack") if self._folder is not None else None
-        if data is None:
-            return None
-        try:
-            content = msgspec.msgpack.decode(data, type=_Content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        return content if content.format == CACHE_FORMAT else None
+        content = read_cache(self._folder / "digests.msgpack" if self._folder is not None else None, _Content)
+        return content if content is not None and content.format == CACHE_FORMAT else None
 
 
 def _is_unicode(path: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import msgspec
 
-from mlstack import __version__
+from mlstack import __version__, decoding
 from mlstack.diagnostics import Diagnostic, MlstackError, Position, Severity
 from mlstack.graph.environments import environment_key
 from mlstack.graph.graph import ResourceGraph
@@ -107,10 +107,10 @@ def decode_lock(data: bytes) -> ProjectLock:
         line = data.count(b"\n", 0, mark.start()) + 1
         raise MlstackError(_fault("lock-in-conflict", "a merge left its marks in it", line=line))
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = decoding.decode(data, _Head)
         if head.format > LOCK_FORMAT:
             raise MlstackError(_newer(head.format))
-        lock = msgspec.json.decode(data, type=ProjectLock)
+        lock = decoding.decode(data, ProjectLock)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         last = data.rstrip().count(b"\n") + 1
         truncated = "truncated" in str(error)

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, Position
 from mlstack.graph.lock_faults import malformed_lock
 
@@ -88,7 +89,7 @@ class Pyproject(msgspec.Struct, rename="kebab"):
 def wrong_shape(table: Table, shape: type[msgspec.Struct], *, file: str) -> Diagnostic | None:
     """Return what is of another kind than it has to be; None if nothing is."""
     try:
-        msgspec.convert(table, shape)
+        decoding.convert(table, shape)
     except msgspec.ValidationError as error:
         return malformed_lock(f"{file}: {error}.", Position(file, 1, 1))
     return None

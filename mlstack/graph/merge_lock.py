@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.graph.lock import EnvironmentPin, ProjectLock, SourcePin, decode_lock, render_lock
 from mlstack.graph.merge import (
     MergedFile,
@@ -117,7 +118,7 @@ def _text(
     project = rule(each_side(locks, lambda lock: lock.project), key=str).value
     project = wanted.lock.project if wanted is not None else project or (side or present[0]).project
     version = max((lock.mlstack for lock in present), key=_version)
-    lock = msgspec.convert({"project": project, "mlstack": version, **msgspec.to_builtins(content)}, ProjectLock)
+    lock = decoding.convert({"project": project, "mlstack": version, **msgspec.to_builtins(content)}, ProjectLock)
     return render_lock(lock).decode()
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlstack.graph.hash_cache import read_cache_file, write_cache_file
+from mlstack.graph.hash_cache import read_cache, write_cache_file
 
 CACHE_FORMAT = 1
 _UNUSED_KEPT = 5_000
@@ -126,11 +126,7 @@ class ParseCache:
         return self._modules
 
     def _read(self) -> dict[str, Parsed]:
-        data = read_cache_file(self._file) if self._file is not None else None
-        if data is None:
+        content = read_cache(self._file, _Content)
+        if content is None or (content.format, content.python) != (CACHE_FORMAT, self._python):
             return {}
-        try:
-            content = msgspec.msgpack.decode(data, type=_Content)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return {}
-        return content.modules if (content.format, content.python) == (CACHE_FORMAT, self._python) else {}
+        return content.modules

@@ -13,7 +13,7 @@ from mlstack.planner.diff import Diffed
 from mlstack.planner.plan import Plan, Scope, Step
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Dataset, Endpoint, Model, Pool, Resource, Stage
-from mlstack.state.state import State
+from mlstack.state.state import Record, RunRecord, State
 
 
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +50,7 @@ def build_plan(
         created=circumstances.created,
         scope=scope,
         changes=changes,
-        steps=order_steps(changes, graph, {address: record.needs for address, record in resources.items()}),
+        steps=order_steps(changes, graph, _stood_on(resources, diffed.running)),
         digest=digest_of(diffed, graph, scope=scope, prior_versions=prior_versions),
         lineage=prior.lineage if prior else None,
         serial=prior.serial if prior else 0,
@@ -61,6 +61,14 @@ def build_plan(
         versions=diffed.versions,
         prior_versions=prior_versions,
     )
+
+
+def _stood_on(
+    records: Mapping[Address, Record], running: Mapping[Address, Sequence[RunRecord]]
+) -> dict[Address, tuple[Address, ...]]:
+    """Return what each endpoint was recorded to need, and in which pools runs of each stage go on."""
+    pools = {address: tuple(run.pool for run in runs if run.pool) for address, runs in running.items()}
+    return {address: record.needs for address, record in records.items()} | pools
 
 
 def order_steps(

@@ -21,16 +21,16 @@ from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.outputs import Known, fill_endpoint, given_by
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.datasets import check_dataset, diff_dataset, with_old_path
-from mlstack.planner.images import LookAt, diff_images, forget_image, never_looked
+from mlstack.planner.images import LookAt, asked_once, built_again, diff_images, forget_image, never_looked
 from mlstack.planner.models import behind_gates, check_gates, diff_model, judge
-from mlstack.planner.moves import reading_before_move, sources_of_moves
+from mlstack.planner.moves import not_moved_yet, reading_before_move, sources_of_moves
 from mlstack.planner.plan import Scope
 from mlstack.planner.removed import hint_renames, removed_rows
 from mlstack.planner.safety import check_protected, with_affected
 from mlstack.planner.scope import select
-from mlstack.planner.stacks import AskStacks, StackQuestion, lay_over, left_in_stack, no_stacks, only_drift
+from mlstack.planner.stacks import AskStacks, lay_over, left_in_stack, no_stacks, only_drift, question_of, unasked
 from mlstack.planner.stages import StageView, decide_stage, stage_row
-from mlstack.planner.standing import diff_standing
+from mlstack.planner.standing import diff_standing, with_secrets_noted
 from mlstack.spec.address import Address, Kind, kind_of
 from mlstack.spec.spec import Dataset, Endpoint, Image, Model, Pool, Stage
 from mlstack.state.state import Record, RunRecord, State
@@ -116,8 +116,14 @@ class _Walk:
         self.changes |= removed_rows(
             self.prior, self.readings, self.scope, declared=self.changes.keys(), moved=self.moved
         )
+        before, look_once = dict(self.changes), asked_once(look_at)
         self._ask_stacks(ask_stacks)
-        self.changes |= self._images(look_at)
+        images = self._images(look_once)
+        if rebuilt := built_again(images, self.graph, self.desired):
+            self.changes = before
+            self._ask_stacks(ask_stacks, rebuilt)
+            images = self._images(look_once)
+        self.changes |= images
         self.diagnostics.extend(hint_renames(self.changes, self.views, self.readings))
         rows = (self.changes[address] for address in sorted(self.changes))
         changes = with_affected(rows, self.graph, self.records, self.readings.running)
@@ -196,6 +202,8 @@ class _Walk:
         self.views[address] = view
         decision = decide_stage(view, self.known)
         change = stage_row(view, decision, needs=self.graph.needs.get(address, ()))
+        if not self.scope.refresh and any(run.remote is not None for run in view.runs):
+            change = unasked(change)
         entry = decision.entry
         if self.scope.destroy:
             change, entry = self._destroyed_stage(view), reading.recorded
@@ -274,7 +282,7 @@ class _Walk:
             return self._left_out(found.change)
         if found.desired is not None:
             self.desired[address] = found.desired
-        return found.change
+        return with_secrets_noted(found.change)
 
     def _observed(self, address: Address) -> Observation:
         observation = self.readings.observations.get(address, Absent(reason="never made"))
@@ -283,22 +291,26 @@ class _Walk:
             return NotChecked(reason=observation.diagnostic.summary)
         return observation
 
-    def _ask_stacks(self, ask: AskStacks) -> None:
+    def _ask_stacks(self, ask: AskStacks, rebuilt: frozenset[Address] = frozenset()) -> None:
         """Lay over what the engine of stacks says of the rows that are its own."""
         is_only_read = self.scope.refresh_only
-        kept = self.records.keys() if is_only_read else {each for each in self.changes if each not in self.selected}
-        doomed = {each for each, change in self.changes.items() if change.action is Action.DELETE}
-        question = StackQuestion(
-            desired={} if is_only_read else {each: self.desired[each] for each in self.desired if each not in doomed},
-            kept=frozenset(kept - doomed - set(self.sources.values())),
-            previous=self.sources,
+        question = question_of(
+            self.changes,
+            self.desired,
+            self.records,
+            selected=self.selected,
+            previous=not_moved_yet(self.moves, self.records) if is_only_read else self.sources,
+            is_only_read=is_only_read,
+            rebuilt=rebuilt,
         )
         for address, reading in ask(question).items():
             change = self.changes.get(address)
-            if change is None and address not in self.moved:
+            is_left = bool(question.kept & {address, question.previous.get(address)})
+            if change is not None:
+                laid = with_secrets_noted((only_drift if is_left else lay_over)(change, reading))
+                self.changes[address] = laid if self.scope.refresh else unasked(laid)
+            elif not is_left and address not in self.moved:
                 self.changes[address] = left_in_stack(address, reading)
-            elif change is not None:
-                self.changes[address] = (only_drift if address in question.kept else lay_over)(change, reading)
 
     def _known_outputs(self) -> Known:
         versions = {Address(name): version for name, version in self.versions.items()}

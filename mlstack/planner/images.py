@@ -24,6 +24,18 @@ def never_looked(_plan: ImagePlan, record: Record | None) -> ImageReading:
     return ImageReading(observation=Absent(reason="never made") if record is None else Present())
 
 
+def asked_once(look_at: LookAt) -> LookAt:
+    """Return the same with a memory: each image is asked for once."""
+    seen: dict[Address, ImageReading] = {}
+
+    def look(plan: ImagePlan, record: Record | None) -> ImageReading:
+        if plan.address not in seen:
+            seen[plan.address] = look_at(plan, record)
+        return seen[plan.address]
+
+    return look
+
+
 def diff_images(
     graph: ResourceGraph,
     changes: Mapping[Address, Change],
@@ -48,6 +60,19 @@ def diff_images(
             code = ReasonCode.UP_TO_DATE if _is_recorded(plan, records.get(address)) else ReasonCode.NOT_NEEDED
             rows[address] = _no_op(address, Reason(code=code))
     return rows
+
+
+def built_again(rows: Mapping[Address, Change], graph: ResourceGraph, users: Collection[Address]) -> frozenset[Address]:
+    """Return the images of these users that are built although their record fits: gone, or forced.
+
+    What runs in them gets a digest that nobody knows yet.
+    """
+    used = {of.get(user) for user in users for of in (graph.image_of, graph.runner_of)}
+    return frozenset(
+        each
+        for each, row in rows.items()
+        if each in used and row.before is not None and row.action in _STARTS and not row.fields
+    )
 
 
 def image_attributes(plan: ImagePlan) -> dict[str, Any]:

@@ -57,3 +57,11 @@ def record_before_move(
     if address in records or source is None:
         return records.get(address), None
     return msgspec.structs.replace(records[source], address=address), source
+
+
+def not_moved_yet(
+    moves: Mapping[Address, Sequence[Address]], records: Mapping[Address, Record]
+) -> dict[Address, Address]:
+    """Return new address → the one under which a thing is still recorded."""
+    found = {address: record_before_move(address, sources, records)[1] for address, sources in moves.items()}
+    return {address: source for address, source in found.items() if source is not None}

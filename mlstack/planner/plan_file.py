@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlstack import __version__
+from mlstack import __version__, decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.graph.change import Change
 from mlstack.planner.plan import PLAN_FORMAT, Plan
@@ -57,7 +57,7 @@ def load_plan(path: Path) -> Plan:
             problem = msgspec.structs.replace(problem, hint=hint, command=f"mlstack apply --target {path}")
         raise MlstackError(problem) from error
     try:
-        file = msgspec.json.decode(data, type=PlanFile)
+        file = decoding.decode(data, PlanFile)
     except msgspec.DecodeError as error:
         raise MlstackError(_problem("plan-file-invalid", "Not a plan file", path)) from error
     if file.kind != _MAGIC:
@@ -81,7 +81,7 @@ def load_plan(path: Path) -> Plan:
             )
         )
     try:
-        return msgspec.json.decode(file.plan, type=Plan)
+        return decoding.decode(file.plan, Plan)
     except msgspec.ValidationError as error:
         raise MlstackError(_problem("plan-file-invalid", "Not a plan file", path, detail=str(error))) from error
 

@@ -39,8 +39,9 @@ def _affected(
         if address != place and kind_of(address) is Kind.ENDPOINT and _stands_on(place, address, graph, records):
             yield Affected(address=address, what=_traffic(records[address]))
     for address in sorted(running):
-        if _stands_on(place, address, graph, records):
-            for run in running[address]:
+        is_declared = not {place, change.address}.isdisjoint(graph.needs.get(address, ()))
+        for run in running[address]:
+            if is_declared or run.pool == place:
                 yield Affected(address=address, what=f"run {run.fingerprint[:12]}, going on since {run.claimed_at}")
 
 

@@ -1,20 +1,26 @@
 """Which addresses a plan is about: `--target`, `--exclude`, and what `mlstack run` was asked for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean
 from mlstack.graph.graph import ResourceGraph
 from mlstack.planner.plan import Scope
-from mlstack.spec.address import Address, Kind, kind_of
+from mlstack.spec.address import Address, Kind, kind_of, that_can
 
 
 def expand_addresses(
-    words: Iterable[str], graph: ResourceGraph, *, option: str = "ADDR", recorded: Iterable[Address] = ()
+    words: Iterable[str],
+    graph: ResourceGraph,
+    *,
+    option: str = "ADDR",
+    recorded: Iterable[Address] = (),
+    kinds: Collection[Kind] = (),
 ) -> tuple[Address, ...]:
     """Turn what a person typed into addresses; a matrix stage's name means all its instances.
 
-    A bare name is accepted when only one resource has it. `recorded` are addresses that exist although the file does
-    not declare them any more. Raises `MlstackError` with every word that fits nothing.
+    A bare name is accepted when only one resource has it, or only one of `kinds`, which can do what is asked.
+    `recorded` are addresses that exist although the file does not declare them any more. Raises `MlstackError` with
+    every word that fits nothing.
     """
     found: list[Address] = []
     wrong: list[Diagnostic] = []
@@ -23,6 +29,7 @@ def expand_addresses(
         matches = [address for address in known if address == word or address.startswith(f"{word}[")]
         if not matches:
             matches = [address for address in known if address.partition("[")[0].rpartition(".")[2] == word]
+            matches = that_can(matches, kinds)
         several = list(dict.fromkeys(match.partition("[")[0] for match in matches))
         if len(several) > 1:
             matches = []

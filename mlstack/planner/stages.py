@@ -124,7 +124,7 @@ def is_run_for(view: StageView, run: RunRecord, print_of_key: str | None) -> boo
 
 def _superseded(view: StageView, print_of_key: str) -> tuple[Reason, ...]:
     return tuple(
-        Reason(code=ReasonCode.SUPERSEDED, subject=run.fingerprint[:12])
+        Reason(code=ReasonCode.SUPERSEDED, subject=f"{run.fingerprint[:12]} (begun on {run.host}, {run.claimed_at})")
         for run in view.runs
         if not is_run_for(view, run, print_of_key)
     )

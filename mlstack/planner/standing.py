@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from mlstack.drivers.base import Absent, Observation
+from mlstack.drivers.base import SECRETS_VERSION, Absent, NotChecked, Observation
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.planner.moves import record_before_move
 from mlstack.planner.plan import Scope
@@ -69,6 +69,16 @@ def diff_standing(
     return Standing(change=change, source=source, desired=dict(desired))
 
 
+def with_secrets_noted(change: Change) -> Change:
+    """Say of a row that stays as it is, and whose secrets cannot be had here, that their values were not compared."""
+    wanted = change.after or {}
+    names = wanted.get("secrets")
+    if not names or SECRETS_VERSION in wanted or change.action not in (Action.NO_OP, Action.MOVE):
+        return change
+    reason = f"whether the values of its secrets are the same ({', '.join(sorted(names))}): not all can be had here"
+    return msgspec.structs.replace(change, not_checked=change.not_checked or reason)
+
+
 def _with_protection(change: Change, *, before: bool, after: bool) -> Change:
     """Add that it is, or is not, protected from now on: that alone only has to be recorded."""
     field = FieldDiff(path="protect", before=before, after=after)
@@ -82,7 +92,8 @@ def _with_protection(change: Change, *, before: bool, after: bool) -> Change:
 def _refreshed(address: Address, record: Record | None, observation: Observation) -> Change:
     """Take in what is there: something that is gone is forgotten, nothing is made."""
     if record is None or not isinstance(observation, Absent):
-        return _no_op(address, ReasonCode.KEPT)
+        unseen = observation.reason if isinstance(observation, NotChecked) else ""
+        return msgspec.structs.replace(_no_op(address, ReasonCode.KEPT), not_checked=unseen)
     reason = Reason(code=ReasonCode.DOWN, subject=observation.reason)
     return Change(
         address=address,

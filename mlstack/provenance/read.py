@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.statements import DatasetVersion, Statements, dataset_place, result_place
 from mlstack.graph.graph import LockEntry
@@ -155,7 +156,7 @@ def read_at(statements: Statements, place: str) -> Provenance | None:
 def parse_statement(content: bytes, *, place: str = "") -> Provenance | None:
     """Parse a statement; None for what is not one of SLSA provenance."""
     try:
-        found = msgspec.json.decode(content, type=_Document)
+        found = decoding.decode(content, _Document)
         document = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
@@ -190,6 +191,6 @@ def _metrics(byproducts: list[Descriptor]) -> dict[str, Any]:
 
 def _part(value: Any, kind: type[P]) -> P | None:
     try:
-        return msgspec.convert(value, kind) if value is not None else None
+        return decoding.convert(value, kind) if value is not None else None
     except msgspec.ValidationError:
         return None

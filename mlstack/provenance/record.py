@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.settings import read_settings
 from mlstack.drivers.dvc.statements import DatasetVersion, Statements, dataset_place, result_place
@@ -261,14 +262,14 @@ def spec_facts(spec: Spec) -> SpecFacts:
 def _machine_of(folder: Path) -> MachineFacts:
     """Return where a run ran: as a runner elsewhere wrote it into the run's folder, else here."""
     try:
-        return msgspec.json.decode((folder / MACHINE).read_bytes(), type=MachineFacts)
+        return decoding.decode((folder / MACHINE).read_bytes(), MachineFacts)
     except (OSError, msgspec.DecodeError):
         return this_machine()
 
 
 def _convert(machine: Any) -> MachineFacts | None:
     try:
-        return msgspec.convert(machine, MachineFacts) if machine else None
+        return decoding.convert(machine, MachineFacts) if machine else None
     except msgspec.ValidationError:
         return None
 

@@ -1,10 +1,11 @@
 """Units as files that need no mlstack: a Pulumi program with its own classes, and Kubernetes' YAML."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mlstack.drivers.stacks import Object, Unit
+from mlstack.drivers.stacks import Object, Provider, Unit
+from mlstack.spec.address import Address, slug
 
 PROGRAM = "__main__.py"
 _ENGINE = "pulumi.com/"
@@ -14,34 +15,32 @@ _WIDTH = 110
 _OWN_CLASSES = ("apps", "autoscaling", "batch", "core", "networking.k8s.io", "policy", "scheduling.k8s.io")
 """Groups of the API for which Pulumi's package has classes; the others are custom resources."""
 
+RECORD = "stack.json"
 _HEAD = '''\
 """{project}, environment {environment}: what mlstack would have applied, as a Pulumi program of your own.
 
-Written by `mlstack eject`. mlstack does not read it, and does not know of changes to it.
+Written by `mlstack eject`. mlstack does not read it, and does not know of changes to it. README.md says how to begin.
 """
 
 import pulumi
 import pulumi_kubernetes as k8s
 
-# `pulumi config set adopt true`: what is there already is taken over. Without it, that is an error.
-ADOPT = pulumi.Config().get_bool("adopt") or False
 
+def options(provider: k8s.Provider, *needs: pulumi.Resource, protect: bool = False) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions(provider=provider, depends_on=list(needs), protect=protect)
 
-def options(provider: k8s.Provider, *needs: pulumi.Resource) -> pulumi.ResourceOptions:
-    return pulumi.ResourceOptions(provider=provider, depends_on=list(needs))
 '''
 
 
-def program_text(units: Sequence[Unit], *, project: str, environment: str) -> str:
-    """Return the Python program of these units, pools first."""
+def program_text(units: Sequence[Unit], *, project: str, environment: str, protected: Collection[Address] = ()) -> str:
+    """Return the Python program of these units, pools first; Pulumi protects what belongs to `protected` ones."""
     lines = [_HEAD.format(project=project, environment=environment)]
     providers = {unit.provider.key: unit.provider for unit in units}
-    for key, provider in sorted(providers.items()):
-        given = "".join(f", {name}={_literal(value, 0)}" for name, value in sorted(provider.settings.items()))
-        lines.append(f"\n{_variable(key)} = k8s.Provider({_literal(key, 0)}{given}, upsert_existing_objects=ADOPT)\n")
+    lines += [_provider(each) for _, each in sorted(providers.items())]
+    grounds = _grounds(units)
     for unit in units:
         lines.append(f"\n# {unit.address}\n")
-        lines += [_resource(each, unit) for each in unit.objects]
+        lines += [_resource(each, unit, grounds, protect=unit.address in protected) for each in unit.objects]
     return "".join(lines)
 
 
@@ -53,7 +52,16 @@ def project_files(*, project: str, environment: str, versions: Mapping[str, str]
         "runtime:\n  name: python\n  options:\n    virtualenv: venv\n"
     )
     requirements = "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
-    return {"Pulumi.yaml": text, "requirements.txt": requirements}
+    return {"Pulumi.yaml": text, "requirements.txt": requirements, ".gitignore": "venv/\n"}
+
+
+def manifest_names(units: Sequence[Unit]) -> dict[Address, str]:
+    """Return where the YAML of each unit lies: a folder for each cluster, in the order in which it is applied."""
+    width = len(str(len(units)))
+    return {
+        unit.address: f"{unit.provider.key}/{number:0{width}}-{slug(Address(unit.address.replace('@', '')))}.yaml"
+        for number, unit in enumerate(units, start=1)
+    }
 
 
 def manifests(unit: Unit) -> str:
@@ -78,7 +86,53 @@ def secret_names(units: Iterable[Unit]) -> list[str]:
     return sorted(found)
 
 
-def _resource(each: Object, unit: Unit) -> str:
+def _provider(provider: Provider) -> str:
+    """Return the statement that makes a provider.
+
+    Pulumi's class takes KUBECONFIG for a setting of its own, so that the provider would differ from shell to shell.
+    """
+    key = provider.key
+    told = {name: value for name, value in sorted(provider.settings.items()) if isinstance(value, str)}  # no pod's own
+    if provider.identifier:  # as in the record that goes along: without it, all would be made anew
+        told[_UPPER.sub("_", provider.identifier).lower()] = key
+    given = "".join(f"    {name}={_literal(value, 4)},\n" for name, value in told.items())
+    if "kubeconfig" not in told:
+        given += '    opts=pulumi.ResourceOptions(ignore_changes=["kubeconfig"]),  # KUBECONFIG, if it is set\n'
+    return f"\n{_variable(key)} = k8s.Provider(\n    {_literal(key, 0)},\n{given})\n"
+
+
+Grounds = Mapping[tuple[str, str, str], str]
+"""What endpoints stand on: key of the provider, kind, name → the name in the program."""
+
+
+def _grounds(units: Sequence[Unit]) -> Grounds:
+    """Return what pools make and endpoints name. Those are two stacks of mlstack's, and one here: order is said."""
+    return {
+        (unit.provider.key, each.inputs["kind"], each.inputs["metadata"]["name"]): f"{unit.address}#{each.key}"
+        for unit in units
+        if unit.stack == "platform"
+        for each in unit.objects
+    }
+
+
+def _needs(each: Object, unit: Unit, grounds: Grounds) -> list[str]:
+    """Return what is made before an object, as names in the program."""
+    own = [need if "#" in need else f"{unit.address}#{need}" for need in each.needs]
+    if unit.stack == "platform":
+        return own
+    named = [(unit.provider.key, kind, name) for kind, name in _named(each.inputs)]
+    return list(dict.fromkeys([*own, *(grounds[name] for name in named if name in grounds)]))
+
+
+def _named(inputs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield kinds and names of objects that others name: its namespace, and what a pod runs as."""
+    yield "Namespace", inputs["metadata"].get("namespace", "")
+    pod = inputs.get("spec", {}).get("template", {}).get("spec", {})
+    yield "ServiceAccount", pod.get("serviceAccountName", "")
+    yield "PriorityClass", pod.get("priorityClassName", "")
+
+
+def _resource(each: Object, unit: Unit, grounds: Grounds, *, protect: bool) -> str:
     """Return the statement that makes an object."""
     inputs, group = each.inputs, each.type.partition(":")[2].rpartition(":")[0]
     api, _, version = group.rpartition("/")
@@ -89,8 +143,8 @@ def _resource(each: Object, unit: Unit) -> str:
     given = {} if own else {"api_version": inputs["apiVersion"], "kind": kind}
     given |= {_UPPER.sub("_", key).lower(): value for key, value in left.items()}
     arguments = "".join(f"    {key}={_literal(value, 4)},\n" for key, value in given.items())
-    needs = "".join(f", {_variable(need if '#' in need else f'{unit.address}#{need}')}" for need in each.needs)
-    opts = f"options({_variable(unit.provider.key)}{needs})"
+    needs = "".join(f", {_variable(need)}" for need in _needs(each, unit, grounds))
+    opts = f"options({_variable(unit.provider.key)}{needs}{', protect=True' if protect else ''})"
     known_as = f"{unit.address}#{each.key}"
     return f"{_variable(known_as)} = {name}(\n    {_literal(known_as, 0)},\n{arguments}    opts={opts},\n)\n"
 

@@ -109,11 +109,22 @@ def _failed(event: StepFailed, style: Style) -> Iterable[str]:
 
 
 def _interrupted(event: Interrupted, style: Style) -> str:
-    if event.now:
-        return style.paint("Stopping now. What was being done may be left half done; the next apply looks.", "warning")
-    return style.paint(
-        "Interrupted: finishing the running steps, starting no more. Press Ctrl-C again to stop now.", "warning"
-    )
+    match event:
+        case Interrupted(now=True, elsewhere=True):
+            text = (
+                "Stopping now. Runs on clusters go on; what else was being done may be left half done. "
+                "The next apply looks."
+            )
+        case Interrupted(now=True):
+            text = "Stopping now. What was being done may be left half done; the next apply looks."
+        case Interrupted(elsewhere=True):
+            text = (
+                "Interrupted: waiting for what runs, starting no more. Press Ctrl-C again to leave now: "
+                "runs on clusters go on, and the next apply follows them (`mlstack cancel` stops them)."
+            )
+        case _:
+            text = "Interrupted: finishing the running steps, starting no more. Press Ctrl-C again to stop now."
+    return style.paint(text, "warning")
 
 
 def render_result(ended: ApplyEnded, *, style: Style, verb: str = "Apply", again: str = "mlstack apply") -> str:

@@ -39,6 +39,14 @@ def size(count: int) -> str:
     raise AssertionError
 
 
+def quantity(count: int) -> str:
+    """Return a number of bytes as files write it, without a loss: `150Mi`, `16Gi`, `1500`."""
+    for unit, amount in (("Ti", 2**40), ("Gi", 2**30), ("Mi", 2**20), ("Ki", 2**10)):
+        if count and count % amount == 0:
+            return f"{count // amount}{unit}"
+    return str(count)
+
+
 def age(then: str, *, now: datetime | None = None) -> str:
     """Return how long ago an ISO 8601 time was: `just now`, `5 minutes ago`, `3 days ago`; `then` if it is no time."""
     try:

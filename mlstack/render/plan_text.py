@@ -8,19 +8,30 @@ from mlstack.render.columns import columns, cut, wrap
 from mlstack.render.escape import plain
 from mlstack.render.human import counted
 from mlstack.render.plan_groups import (
+    OWN_NAME,
     Group,
     always_changes,
     drifted_changes,
     group_changes,
+    is_known_by,
     shown_changes,
     unchecked_changes,
 )
 from mlstack.render.style import Style, Tone
-from mlstack.render.values import NONE, VARIES, count_hidden, field_values, is_hash, leaves, show_pair, show_value
+from mlstack.render.values import (
+    NONE,
+    VARIES,
+    count_hidden,
+    field_values,
+    inside_json,
+    is_hash,
+    leaves,
+    show_pair,
+    show_value,
+)
 from mlstack.render.words import ACTIONS, action_sentence, because, reason_words
 
 _MOST_ADDRESSES = 12
-_KNOWN_BY = frozenset({"url", "port", "host", "model", "version", "reference"})
 _TIMES = "\u00d7"
 
 
@@ -29,7 +40,7 @@ def render_plan(plan: Plan, *, style: Style, full: bool = False) -> str:
 
     Diagnostics are not in it (they go to standard error), but that there are errors is.
     """
-    groups = group_changes(shown_changes(plan))
+    groups = group_changes(shown_changes(plan), full=full)
     sections = [
         *_notes(plan, style),
         _drift(plan, style),
@@ -117,7 +128,8 @@ def _drift(plan: Plan, style: Style) -> list[str]:
 
 
 def _legend(plan: Plan, style: Style) -> list[str]:
-    used = {change.action for change in plan.changes if change.pending or change.is_always}
+    shown = [change for change in plan.changes if change.pending or change.is_always]
+    used = {each.action for change in shown for each in (change, *change.parts)}
     if not used:
         return []
     lines = [style.paint("Actions in this plan:", "strong")]
@@ -166,6 +178,7 @@ def _group(group: Group, style: Style, *, full: bool) -> list[str]:
     lines = _header(f"{title} {action_sentence(change)} (because {because(change)})", style)
     symbol = style.paint(style.symbol(words.symbol).rjust(3), words.tone)
     same = f"  {style.symbol(_TIMES)}{group.count} same change" if group.count > 1 else ""
+    same += f", each with its own {OWN_NAME}" if group.own_names else ""
     lines.append(f"{symbol} {style.paint(name, 'strong')}{same}")
     if group.count > 1:
         lines.extend(_address_lines(group.addresses[1:], style, full=full, indent=8))
@@ -173,7 +186,8 @@ def _group(group: Group, style: Style, *, full: bool) -> list[str]:
     for part in change.parts:
         lines.extend(_part(part, style, full=full))
     for each in change.affects:
-        lines.append(f"      {style.paint('!', 'warning')} {plain(each.address)} stands on it: {plain(each.what)}")
+        said = f"{plain(each.address)} stands on it:" if each.address not in (change.address, OWN_NAME) else "it is"
+        lines.append(f"      {style.paint('!', 'warning')} {said} {plain(each.what)}")
     return lines
 
 
@@ -184,14 +198,15 @@ def _header(text: str, style: Style) -> list[str]:
 def _body(change: Change, style: Style, *, grouped: bool, full: bool) -> Iterable[str]:
     """Yield how it is done, the causes that have values, then the attributes."""
     if change.note:
-        yield f"      {style.paint(f'# {plain(change.note)}', 'quiet')}"
+        yield from (f"      {style.paint(f'# {line}', 'quiet')}" for line in wrap(plain(change.note), style.width - 8))
     for reason in change.reasons:
         if _adds_values(reason, change.fields):
             yield from _difference(_reason_name(reason), *show_pair(reason.before, reason.after), style=style)
     if len({reason_words(reason) for reason in change.reasons}) > 3:
-        yield from _silent_reasons(change, style)
+        yield from _silent_reasons(change, style, full=full)
     for field in change.fields:
-        yield from _field(field, style, grouped=grouped)
+        if full or not (change.action is Action.CREATE and field.after == "" and "." not in field.path):
+            yield from _field(field, style, grouped=grouped)
     if change.action is Action.DELETE and not change.fields:
         yield from _gone(change, style, full=full)
     elif change.action in (Action.UPDATE, Action.REPLACE):
@@ -201,7 +216,7 @@ def _body(change: Change, style: Style, *, grouped: bool, full: bool) -> Iterabl
 def _gone(change: Change, style: Style, *, full: bool) -> Iterable[str]:
     """Yield what a person knows a thing by that will be gone; its process, folders and the like only with `full`."""
     attributes = list(leaves(change.before))
-    shown = [(path, value) for path, value in attributes if full or path.rpartition(".")[2] in _KNOWN_BY]
+    shown = [(path, value) for path, value in attributes if full or is_known_by(path)]
     for path, value in shown:
         yield f"      {style.paint('-', 'remove')} {plain(path)}: {show_value(value, width=60)}"
     if len(shown) < len(attributes):
@@ -218,9 +233,11 @@ def _adds_values(reason: Reason, fields: Sequence[FieldDiff]) -> bool:
     )
 
 
-def _silent_reasons(change: Change, style: Style) -> Iterable[str]:
+def _silent_reasons(change: Change, style: Style, *, full: bool) -> Iterable[str]:
+    """Yield the causes without values; who needs an image is seen with `full` only: there may be hundreds."""
     for reason in change.reasons:
-        if reason.before is None and reason.after is None:
+        is_shown = full or reason.code is not ReasonCode.NEEDED_BY
+        if is_shown and reason.before is None and reason.after is None:
             yield f"      {style.paint(f'# {reason_words(reason)}', 'quiet')}"
 
 
@@ -244,6 +261,11 @@ def _reason_name(reason: Reason) -> str:
 
 
 def _field(field: FieldDiff, style: Style, *, grouped: bool) -> Iterable[str]:
+    for each in inside_json(field):
+        yield from _one_field(each, style, grouped=grouped)
+
+
+def _one_field(field: FieldDiff, style: Style, *, grouped: bool) -> Iterable[str]:
     before, after = field_values(field)
     if grouped and is_hash(field.before) and not field.sensitive:
         before = VARIES
@@ -265,8 +287,18 @@ def _difference(name: str, before: str, after: str, *, style: Style, forces: boo
         yield line
         return
     room = max(20, style.width - 11 - columns(note))
+    before, after = _apart(before, after, min(room, max(20, style.width - columns(head))), style)
     yield f"{head}{_cut(before, max(20, style.width - columns(head)), style)}"
     yield f"        {arrow} {_cut(after, room, style)}{note}"
+
+
+def _apart(before: str, after: str, room: int, style: Style) -> tuple[str, str]:
+    """Return two values from shortly before they differ, where they would look alike cut to this width."""
+    if before == after or _cut(before, room, style) != _cut(after, room, style):
+        return before, after
+    same = next((place for place, both in enumerate(zip(before, after, strict=False)) if both[0] != both[1]), 0)
+    start = max(0, same - room // 3)
+    return style.symbol("…") + before[start:], style.symbol("…") + after[start:]
 
 
 def _mark(before: str, after: str) -> tuple[str, Tone]:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mlstack.render.columns import columns, cut, pad
+from mlstack.render.columns import columns, cut, pad, wrap
 from mlstack.render.escape import plain
 from mlstack.render.style import Style, Tone
 
 _GAP = "  "
 _NARROWEST = 6
+_WRAPPED = 20  # a column narrower than that is cut
 
 
 class Cell(NamedTuple):
@@ -19,11 +20,15 @@ class Cell(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A heading; `right` aligns numbers. `keep` columns are cut last, when the table is too wide."""
+    """A heading; `right` aligns numbers. `keep` columns are cut last, when the table is too wide.
+
+    A last column that may `wrap` goes on below itself instead of being cut, unless next to nothing is left for it.
+    """
 
     title: str
     right: bool = False
     keep: bool = False
+    wrap: bool = False
 
 
 def render_table(heads: Sequence[str | Column], rows: Sequence[Sequence[str | Cell]], *, style: Style) -> str:
@@ -36,8 +41,21 @@ def render_table(heads: Sequence[str | Column], rows: Sequence[Sequence[str | Ce
     widths = [max(columns(row[index].text) for row in [_title_row(titles), *cells]) for index in range(len(titles))]
     if style.terminal:
         _fit(widths, titles, style.width)
-    lines = [_line(row, titles, widths, style) for row in [_title_row(titles), *cells]]
+    lines = [
+        _line(line, titles, widths, style)
+        for row in [_title_row(titles), *cells]
+        for line in (_wrapped(row, widths) if titles[-1].wrap and style.terminal else [row])
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(row: Sequence[Cell], widths: Sequence[int]) -> Sequence[Sequence[Cell]]:
+    """Return a row as several, of which the further ones only go on in the last column."""
+    *others, last = row
+    if columns(last.text) <= widths[-1] or widths[-1] < _WRAPPED:
+        return [row]
+    first, *rest = wrap(last.text, widths[-1])
+    return [[*others, Cell(first, last.tone)], *([*(Cell("") for _ in others), Cell(each, last.tone)] for each in rest)]
 
 
 def markdown_table(heads: Sequence[str | Column], rows: Sequence[Sequence[str | Cell]]) -> str:

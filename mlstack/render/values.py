@@ -9,7 +9,7 @@ import msgspec
 from mlstack.graph.change import Change, FieldDiff
 from mlstack.render.columns import cut
 from mlstack.render.escape import plain
-from mlstack.render.human import number
+from mlstack.render.human import number, quantity
 from mlstack.spec.spec import SecretRef
 
 KNOWN_AFTER_APPLY = "(known after apply)"
@@ -63,6 +63,45 @@ def show_pair(before: Any, after: Any) -> tuple[str, str]:
     return old, new
 
 
+def inside_json(field: FieldDiff) -> tuple[FieldDiff, ...]:
+    """Return what differs between two JSON texts, each under its path; the field itself where it holds something else.
+
+    As a whole they are long, and look alike.
+    """
+    if field.sensitive or field.unknown:
+        return (field,)
+    before, after = _read_json(field.before), _read_json(field.after)
+    if before is None or after is None:
+        return (field,)
+    forces = field.forces_replacement
+    found = [
+        FieldDiff(path=path, before=one, after=other, forces_replacement=forces)
+        for path, one, other in _differing(field.path, before, after)
+    ]
+    return tuple(found) or (field,)
+
+
+def _read_json(value: Any) -> dict[str, Any] | list[Any] | None:
+    if not isinstance(value, str) or not value.startswith(("{", "[")):
+        return None
+    try:
+        found = msgspec.json.decode(value)
+    except msgspec.DecodeError:
+        return None
+    return found if isinstance(found, dict | list) else None
+
+
+def _differing(path: str, before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in sorted(before.keys() | after.keys()):
+            yield from _differing(f"{path}.{name}", before.get(name), after.get(name))
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from _differing(f"{path}[{index}]", one, other)
+    elif before != after:
+        yield path, before, after
+
+
 def field_values(field: FieldDiff) -> tuple[str, str]:
     """Return what stands on the two sides of the arrow of one attribute."""
     if field.sensitive:
@@ -71,7 +110,14 @@ def field_values(field: FieldDiff) -> tuple[str, str]:
         return before, after
     if field.unknown:
         return show_value(field.before), KNOWN_AFTER_APPLY
+    if field.path.rpartition(".")[2] == "memory":
+        return _memory(field.before), _memory(field.after)
     return show_pair(field.before, field.after)
+
+
+def _memory(value: Any) -> str:
+    is_bytes = isinstance(value, int | float) and not isinstance(value, bool) and value == int(value)
+    return quantity(int(value)) if is_bytes else show_value(value)
 
 
 def leaves(attributes: Mapping[str, Any] | None, prefix: str = "") -> Iterator[tuple[str, Any]]:

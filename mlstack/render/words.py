@@ -5,6 +5,7 @@ from typing import NamedTuple
 from mlstack.graph.change import Action, Change, Reason, ReasonCode
 from mlstack.render.escape import plain
 from mlstack.render.style import Tone
+from mlstack.spec.address import Kind
 
 
 class ActionWords(NamedTuple):
@@ -101,13 +102,26 @@ def action_sentence(change: Change) -> str:
     if ReasonCode.GATE_CLOSED in codes:
         return "will not be reached"
     if change.previous_address is not None:
-        return f"gets a new address, before {plain(change.previous_address)}"
+        return f"gets a new address, before {plain(change.previous_address)}{_when_it_goes(change)}"
     return ACTIONS[change.action].sentence
+
+
+def _when_it_goes(change: Change) -> str:
+    """Say of an endpoint that is made anew under its new address whether somebody answers meanwhile."""
+    if any(part.action is Action.DELETE and not part.address.startswith(f"{change.address}#") for part in change.parts):
+        return ", which goes when this is ready"
+    if change.kind is Kind.ENDPOINT and any(part.action is Action.REPLACE for part in change.parts):
+        return ", which goes before this is ready"
+    return ""
 
 
 def because(change: Change, *, most: int = 2) -> str:
     """Return the causes in one phrase: `dep src/train.py changed; param depth changed; and 2 more`."""
     phrases = list(dict.fromkeys(reason_words(reason) for reason in change.reasons))
+    users = [plain(reason.subject) for reason in change.reasons if reason.code is ReasonCode.NEEDED_BY]
+    if len(users) > max(most + 1, 2):
+        together = f"{', '.join(users[:2])} and {len(users) - 2} more need it"
+        return "; ".join([together, *(each for each in phrases if not each.endswith(" needs it"))][:most])
     shown = phrases[:most] if len(phrases) > most + 1 else phrases
     if len(phrases) > len(shown):
         shown.append(f"and {len(phrases) - len(shown)} more")

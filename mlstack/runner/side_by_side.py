@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 THREADS = 16
@@ -15,6 +14,8 @@ def side_by_side(act: Callable[[T], R], things: Sequence[T]) -> list[R]:
     """Return what `act` returns for each, in order. What it raises for the first that fails ends the others."""
     if len(things) < 2:
         return [act(thing) for thing in things]
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=min(THREADS, len(things))) as threads:
         futures = [threads.submit(act, thing) for thing in things]
         try:

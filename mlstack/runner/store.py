@@ -178,8 +178,8 @@ def store_variables(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _plain(name: str) -> str:
-    """Return the one name of a setting that obstore knows by several: `region`, `aws_region`."""
+def plain_name(name: str) -> str:
+    """Return the one name of a setting (in lower case) that obstore knows by several: `region`, `aws_region`."""
     for prefix in ("aws_", "azure_storage_", "azure_", "google_"):
         name = name.removeprefix(prefix)
     return name.removesuffix("_url")
@@ -210,7 +210,9 @@ def _open(url: str, config: dict[str, str], environment: Mapping[str, str]) -> A
             raise Problem("refused", f"{folder} cannot be used: {first_line(error)}") from error
     for name, value in sorted(store_variables(environment).items(), reverse=True):
         # obstore takes a setting under one of its names only: what a variable says goes before what the order says.
-        config = {known: said for known, said in config.items() if _plain(known) != _plain(name)} | {name: value}
+        config = {known: said for known, said in config.items() if plain_name(known) != plain_name(name)} | {
+            name: value
+        }
     endpoint = next((value for name, value in config.items() if "endpoint" in name), "")
     endpoint = endpoint or environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL", "")
     options: dict[str, Any] = {"timeout": "120s", "connect_timeout": "10s"}

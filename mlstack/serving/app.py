@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from .faults import RequestError, first_line
-from .guard import check_host, read_body
+from .guard import check_host, check_token, is_open, read_body
 from .models import ServedModel
 from .settings import ServerSettings
 from .tensors import Tensor, decode_tensor
@@ -28,11 +28,12 @@ class ModelService:
     """One model, once it is loaded, and the state of its server.
 
     `in_flight` counts requests from their first byte to the end of their response; `draining` says that this server
-    answers what still comes in on open connections and is about to end.
+    answers what still comes in on open connections and is about to end. With `token`, only who shows it is answered.
     """
 
-    def __init__(self, settings: ServerSettings, *, pid: int) -> None:
+    def __init__(self, settings: ServerSettings, *, pid: int, token: str | None = None) -> None:
         self.settings = settings
+        self.token = token
         self.name = settings.model.name
         self.version = settings.model.md5
         self.identity = {
@@ -221,6 +222,8 @@ def _counting(inner: Callable[..., Awaitable[None]], service: ModelService) -> C
         service.in_flight += 1
         try:
             check_host(_host(scope), listening=service.settings.host)
+            if service.token is not None and not is_open(scope["path"]):
+                check_token(scope["headers"], service.token)
             await inner(scope, receive, send_closing)
         except RequestError as fault:  # before there is a route
             await (await _on_fault(None, fault))(scope, receive, send_closing)
@@ -237,7 +240,7 @@ def _host(scope: MutableMapping[str, Any]) -> str | None:
 
 async def _on_fault(_: Request | None, fault: RequestError) -> Response:
     # Of a request that came too slowly the rest is not waited for.
-    headers = {"connection": "close"} if fault.status == 408 else None
+    headers = {408: {"connection": "close"}, 401: {"www-authenticate": 'Bearer realm="mlstack"'}}.get(fault.status)
     return JSONResponse({"error": fault.sentence}, status_code=fault.status, headers=headers)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import ipaddress
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
+from hashlib import sha256
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from .faults import RequestError
+from .faults import RequestError, StartError
 
 HEAD_SECONDS = 20.0
 BODY_SECONDS = 20.0
@@ -100,6 +102,45 @@ def check_host(asked: str | None, *, listening: str) -> None:
     if name != "localhost" and not name.endswith(".localhost") and not is_loopback(name):
         sentence = f'This server answers on its own machine only, as localhost or 127.0.0.1, not as "{name[:100]}".'
         raise RequestError(sentence, status=421)
+
+
+def is_open(path: str) -> bool:
+    """Whether everybody may ask for a path: probes have no token, and what they learn is no secret."""
+    parts = path.split("/")  # of a model called "ready" the rest is not open
+    is_model = path.startswith("/v2/models/") and parts[-1] == "ready" and len(parts) in (5, 7)
+    return is_model or path in ("/v2/health/live", "/v2/health/ready", "/metrics")
+
+
+def check_token(headers: Iterable[tuple[bytes, bytes]], token: str) -> None:
+    """Refuse who does not show the token: `Authorization: Bearer …`.
+
+    `X-Mlstack-Authorization` is as good: Kubernetes' API server, through which an endpoint can be asked, keeps
+    `Authorization` for itself. The time that it takes says nothing of the token.
+
+    Raises:
+        RequestError: with status 401.
+    """
+    wanted, shown = sha256(token.encode()).digest(), False
+    for name, value in headers:
+        if name in (b"authorization", b"x-mlstack-authorization"):
+            scheme, _, given = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                shown = True
+                if hmac.compare_digest(sha256(given.strip()).digest(), wanted):
+                    return
+    why = "The token is not the one of this endpoint." if shown else "This endpoint asks for a token."
+    raise RequestError(f"{why} Send `Authorization: Bearer TOKEN`.", status=401)
+
+
+def check_usable(token: str) -> None:
+    """Refuse a token that no header can carry.
+
+    Raises:
+        StartError: "token".
+    """
+    if not token or not all("!" <= letter <= "~" for letter in token):
+        what = "is empty" if not token else "holds blanks or letters beyond ASCII"
+        raise StartError("token", f"The token of this endpoint {what}, so that nobody could show it in a request.")
 
 
 def is_loopback(host: str) -> bool:

@@ -20,11 +20,11 @@ import uvicorn
 
 from .app import ModelService, build_app
 from .faults import StartError, first_line
-from .guard import PatientConnection
+from .guard import PatientConnection, check_usable
 from .handover import Predecessor, offer
 from .log_output import mask_output, rotate_log
 from .models import ServedModel, load_model
-from .settings import ServerSettings, load_settings
+from .settings import TOKEN, ServerSettings, load_settings
 
 KEEP_ALIVE = 5
 # Rounds of the event loop from accepting a connection to uvicorn's knowing of it: task, transport, protocol; and spare.
@@ -48,9 +48,10 @@ class _Uvicorn(uvicorn.Server):
 class ModelServer:
     """The process's one server."""
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, *, token: str | None = None) -> None:
         self.settings = settings
-        self.service = ModelService(settings, pid=os.getpid())
+        self.token = token
+        self.service = ModelService(settings, pid=os.getpid(), token=token)
         config = uvicorn.Config(
             build_app(self.service),
             loop="asyncio",
@@ -77,6 +78,8 @@ class ModelServer:
         Raises:
             StartError: if the server could not start. What the model raised while loading goes through.
         """
+        if self.token is not None:
+            check_usable(self.token)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop, self.settings.linger)
@@ -246,7 +249,9 @@ def prepare(settings_file: Path) -> ModelServer:
     """
     settings = load_settings(settings_file)
     mask_output(os.environ.get(name, "") for name in settings.secrets)
-    return ModelServer(settings)
+    # The model's code has no use for it, and could give it away.
+    token = os.environ.pop(TOKEN, "") if TOKEN in settings.secrets else None
+    return ModelServer(settings, token=token)
 
 
 def serve(server: ModelServer) -> tuple[int, bool]:

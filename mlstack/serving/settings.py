@@ -10,6 +10,7 @@ from typing import Any
 from .faults import StartError
 
 SETTINGS_FORMAT = 1
+TOKEN = "MLSTACK_ENDPOINT_TOKEN"  # noqa: S105 - the name of the variable
 _LIMITS = ("max_body", "max_waiting", "grace", "linger", "log_bytes")
 
 
@@ -34,7 +35,8 @@ class ServerSettings:
 
     `instance` tells this server from every other. `port` is bound if given, else the first free one of `candidates`.
     `take_over` is the folder of the server whose socket is taken over. `secrets` are the names of variables whose
-    values are masked in the log. Limits: `max_body` in bytes, `max_waiting` in requests; times in seconds.
+    values are masked in the log; with `TOKEN` among them, only who shows it is answered. Limits: `max_body` in bytes,
+    `max_waiting` in requests; times in seconds.
     `linger` is how long idle connections are kept when it is asked to end.
     """
 

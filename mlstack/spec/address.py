@@ -6,6 +6,7 @@ churn/stages.train           a stage of the component `churn`
 """
 
 import re
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 from typing import NamedTuple, NewType
 
@@ -59,6 +60,12 @@ def kind_of(address: Address) -> Kind:
     """Return the kind of a well-formed address."""
     head = address.partition("[")[0]
     return Kind(head.rpartition("/")[2].partition(".")[0])
+
+
+def that_can(addresses: Iterable[Address], kinds: Collection[Kind]) -> list[Address]:
+    """Return those of these kinds, all where there are none: who asks a model for its log means its endpoint."""
+    found = [*addresses]
+    return [address for address in found if kind_of(address) in kinds] or found
 
 
 def short_name(address: Address) -> str:

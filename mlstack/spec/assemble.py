@@ -12,6 +12,7 @@ from mlstack.spec.build_serving import ServingBuilder, build_dataset, check_url
 from mlstack.spec.build_signing import build_signing
 from mlstack.spec.build_stages import StageBuilder
 from mlstack.spec.check_cycles import check_cycles
+from mlstack.spec.check_imports import build_imports
 from mlstack.spec.check_moves import build_moves
 from mlstack.spec.check_outputs import check_outputs
 from mlstack.spec.draft import Draft, draft_stages
@@ -46,6 +47,11 @@ def assemble(
     moved = (
         build_moves(file, top.interpolated, set(resources), faults, broken=anything_broken) if file is not None else ()
     )
+    imports = (
+        build_imports(file, top.interpolated, set(resources), faults, environment=environment, broken=anything_broken)
+        if file is not None
+        else ()
+    )
     return Spec(
         file=top.file,
         project=file.project if file is not None else "",
@@ -55,6 +61,7 @@ def assemble(
         declared=declared,
         directories=tuple(sorted({scope.directory for scope in scopes.values()})),
         moved=moved,
+        imports=imports,
         remote=file.remote if file is not None else None,
         registry=settings.registry or (file.registry if file is not None else None),
         state=settings.state,
@@ -170,7 +177,17 @@ def _check_top(
         if node.text in seen:
             faults.add("duplicate-item", node.place, f"`env` lists {node.text} twice.", "Remove one of them.")
         seen.add(node.text or "")
-    if not any(isinstance(each, (Stage, Dataset)) for each in resources.values()) and not faults.found:
-        detail = "the file declares no stage and no dataset, so there is nothing to do."
-        hint = "Add for example:\n  stages:\n    train: {cmd: python train.py, outs: [model.joblib]}"
-        faults.add("no-stages", top.node.place, detail, hint)
+    if not any(_makes_something(each) for each in resources.values()) and not faults.found:
+        faults.add(
+            "no-stages",
+            top.node.place,
+            "the file declares no stage, no dataset and no pool elsewhere, so there is nothing to do.",
+            "Add for example:\n  stages:\n    train: {cmd: python train.py, outs: [model.joblib]}",
+        )
+
+
+def _makes_something(resource: Resource) -> bool:
+    """Whether something follows from it alone: pools of this machine are only places."""
+    return isinstance(resource, (Stage, Dataset)) or (
+        isinstance(resource, Pool) and resource.target not in ("local", "docker")
+    )

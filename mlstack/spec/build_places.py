@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from mlstack.spec.address import Address, Kind
 from mlstack.spec.faults import Faults, listed
-from mlstack.spec.file import File, PoolModel, RangeModel
+from mlstack.spec.file import File, PoolModel
+from mlstack.spec.file_serving import RangeModel
 from mlstack.spec.file_stage import PythonModel, ResourcesModel, SecretModel
 from mlstack.spec.node import Node
 from mlstack.spec.paths import normalise

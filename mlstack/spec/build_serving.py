@@ -9,12 +9,13 @@ from mlstack.spec.build_places import PlaceBuilder, read_env, read_range, read_r
 from mlstack.spec.build_stages import StageBuilder
 from mlstack.spec.draft import Draft
 from mlstack.spec.faults import Faults, listed, suggest
-from mlstack.spec.file import BoundModel, DatasetModel, EndpointModel, ModelModel
+from mlstack.spec.file import DatasetModel
+from mlstack.spec.file_serving import BoundModel, EndpointModel, ModelModel
 from mlstack.spec.node import Node
 from mlstack.spec.paths import check_made, normalise
 from mlstack.spec.references import Index, parse_reference, wrong_kind
 from mlstack.spec.scope import Scope
-from mlstack.spec.spec import Dataset, Endpoint, Gate, Model, Range, Variant
+from mlstack.spec.spec import TOKEN_VARIABLE, Dataset, Endpoint, Gate, Model, Range, SecretRef, Variant
 
 _SOURCES = ("https", "http", "s3", "file")
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL | re.IGNORECASE)
@@ -185,6 +186,7 @@ class ServingBuilder:
         address = scope.address(Kind.ENDPOINT, name)
         variants = self._variants(address, model, node, scope)
         env, secrets = read_env(model.env, node.get("env"), self.faults)
+        secrets |= self._token(address, model, node)
         return Endpoint(
             address=address,
             pool=self.places.pool_of(model.compute, node, scope, by=f"`{address}`"),
@@ -198,6 +200,17 @@ class ServingBuilder:
             protect=bool(model.protect),
             description=(model.description or "").strip(),
         )
+
+    def _token(self, address: Address, model: EndpointModel, node: Node) -> dict[str, SecretRef]:
+        if model.auth is None:
+            return {}
+        if TOKEN_VARIABLE in (model.env or {}):
+            detail = f"`{address}` has {TOKEN_VARIABLE} in its `env`, which `auth` sets."
+            place = node.map["env"].map[TOKEN_VARIABLE].key_place
+            self.faults.add("auth", place, detail, "Keep `auth`.")
+        at = node.map["auth"]
+        at = at.with_value({TOKEN_VARIABLE: at.map["token"]})
+        return read_env({TOKEN_VARIABLE: model.auth.token}, at, self.faults)[1]
 
     def _variants(self, address: Address, model: EndpointModel, node: Node, scope: Scope) -> dict[str, Variant]:
         if model.model is not None:

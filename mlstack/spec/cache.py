@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlstack import __version__
+from mlstack import __version__, decoding
 from mlstack.spec.spec import Spec
 from mlstack.spec.whole_files import make_cache_folder
 
@@ -45,7 +45,7 @@ class SpecCache:
     def load(self) -> Spec | None:
         """Return the spec if it was parsed before and nothing that it depends on has changed."""
         try:
-            entry = msgspec.json.decode(self.path.read_bytes(), type=Entry)
+            entry = decoding.decode(self.path.read_bytes(), Entry)
         except (OSError, msgspec.DecodeError):
             return None
         if (entry.format, entry.code, entry.arguments) != (_FORMAT, _code(), self.arguments):

@@ -73,6 +73,7 @@ SUMMARIES = {
     "model-and-variants": "Both a model and variants",
     "class-missing": "A Python model without a class",
     "class-not-used": "A class that is not used",
+    "auth": "Two ways to say who may ask",
     "pulumi-secrets-provider": "Nothing usable says how Pulumi encrypts",
     "secret-scheme": "A secret reference that is not supported",
     "url-scheme": "A URL that is not supported",
@@ -83,6 +84,7 @@ SUMMARIES = {
     "python-environment": "A Python environment that makes no sense",
     "image": "An image that makes no sense",
     "moved": "A move that makes no sense",
+    "import": "An import that makes no sense",
     "two-defaults": "Two default environments",
     "no-stages": "Nothing is declared",
 }

@@ -5,25 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from mlstack.spec.file_image import ImageModel
-from mlstack.spec.file_stage import Environ, PythonField, ResourcesModel, SecretModel, StageModel
+from mlstack.spec.file_serving import PROTECT, EndpointModel, ModelModel, RangeField
+from mlstack.spec.file_stage import PythonField, ResourcesModel, SecretModel, StageModel
 from mlstack.spec.patch import PATCHED, patch_model
 from mlstack.spec.shape import Name, Parameter, PatchName, Short, Strict, Text, TextOrMap, Variable, fingerprinted
 
-_COUNT = {"type": "integer", "minimum": 0}
 _OneOrMany = Short(of=str, schema={"type": "string"})
-
-
-class RangeModel(Strict):
-    """From `min` to `max`, both included."""
-
-    min: int = Field(ge=0, description="At least this many.", examples=[1])
-    max: int = Field(ge=0, description="At most this many.", examples=[4])
-
-
-RangeField = Annotated[RangeModel, Short("min", "max", of=int, schema=_COUNT)]
-
-
-_PROTECT = "It is destroyed or replaced only with --allow-delete or --allow-replace and its address."
 
 
 class PoolModel(Strict):
@@ -47,7 +34,7 @@ class PoolModel(Strict):
     each: ResourcesModel | None = Field(
         None, description="What one run or replica gets unless it says otherwise.", examples=[{"gpu": 1}]
     )
-    protect: bool | None = Field(None, description=_PROTECT, examples=[True])
+    protect: bool | None = Field(None, description=PROTECT, examples=[True])
 
 
 class DatasetModel(Strict):
@@ -61,69 +48,6 @@ class DatasetModel(Strict):
         examples=["https://example.org/wine.csv"],
     )
     mode: Literal["copy", "mount", "stream"] = Field("copy", description="How a remote run gets it.", examples=["copy"])
-
-
-class BoundModel(Strict):
-    """What a metric must keep to."""
-
-    min: float | None = Field(None, description="At least.", examples=[0.9])
-    max: float | None = Field(None, description="At most.", examples=[0.7])
-
-
-class ModelModel(Strict):
-    """An output of a stage that can be served. Its version is the hash of the output."""
-
-    description: str | None = Field(None, description="For people.")
-    origin: Text = Field(alias="from", description="The output that it is.", examples=["stages.train.outs.model"])
-    framework: Literal["sklearn", "python"] = Field(description="How it is loaded.", examples=["sklearn"])
-    code: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")] | None = Field(
-        None,
-        alias="class",
-        description="With framework python: module:Class, which has `load` and `predict`.",
-        examples=["serve.model:Wine"],
-    )
-    gate: dict[str, BoundModel] | None = Field(
-        None,
-        description="Bounds on recorded metrics; while they are not met, no endpoint gets the model.",
-        examples=[{"stages.evaluate.metrics.rmse": {"max": 0.7}}],
-    )
-
-
-class VariantModel(Strict):
-    """One model behind an endpoint."""
-
-    model: Text = Field(
-        description="The model: models.NAME, or models.NAME@REV for a version.", examples=["models.wine"]
-    )
-    weight: int | None = Field(None, ge=0, le=100, description="Share of the requests, in percent.", examples=[100])
-
-
-class EndpointModel(Strict):
-    """A served model."""
-
-    description: str | None = Field(None, description="For people.")
-    compute: Text | None = Field(
-        None, description="The pool to run on. Not needed if there is only one.", examples=["serve"]
-    )
-    model: Text | None = Field(None, description="Short for `variants: {main: {model: …}}`.", examples=["models.wine"])
-    variants: dict[Name, Annotated[VariantModel, Short("model", of=str, schema={"type": "string"})]] | None = Field(
-        None,
-        description="Models that share the requests; the weights add up to 100.",
-        examples=[{"main": {"model": "models.wine", "weight": 100}}],
-    )
-    replicas: RangeField | None = Field(None, description="How many servers.", examples=[{"min": 1, "max": 4}])
-    resources: ResourcesModel | None = Field(None, description="What one replica gets; the pool's `each` by default.")
-    port: int | None = Field(
-        None, ge=1, le=65535, description="Port; a free one is chosen once and kept.", examples=[8080]
-    )
-    python: PythonField | None = Field(None, description="Its Python environment, as for a stage.", examples=["system"])
-    image: Text | None = Field(
-        None, description="The image that it runs in on a container target, as for a stage.", examples=["serve"]
-    )
-    env: Environ | None = Field(
-        None, description="Environment variables: texts, or {secret: …}.", examples=[{"LOG": "info"}]
-    )
-    protect: bool | None = Field(None, description=_PROTECT, examples=[True])
 
 
 class SigningModel(Strict):
@@ -181,6 +105,18 @@ class MoveModel(Strict):
     target: Text = Field(alias="to", description="The address from now on.", examples=["stages.train"])
 
 
+class ImportModel(Strict):
+    """What is there already, made by hand or by another tool, and becomes a resource's from now on."""
+
+    to: Text = Field(description="The pool or endpoint that has it from now on.", examples=["compute.gpu"])
+    id: Text | None = Field(
+        None,
+        description="One object of it, as KIND/NAME. Without: everything of it that is there.",
+        examples=["namespace/ml"],
+    )
+
+
+_ImportField = Annotated[ImportModel, Short("to", of=str, schema={"type": "string", "minLength": 1})]
 DatasetField = Annotated[DatasetModel, Short("path", of=str, schema={"type": "string", "minLength": 1})]
 ParamsField = TextOrMap[Text, dict[Parameter, Any]]
 if TYPE_CHECKING:  # to the type checker a patch looks like what it patches
@@ -223,6 +159,9 @@ class EnvironmentModel(Strict):
     )
     targets: _Settings | None = Field(None, description="Settings of targets, merged over the file's.")
     pulumi: PulumiModel | None = Field(None, description="How Pulumi is used here, in place of what the file says.")
+    imports: list[_ImportField] | None = Field(
+        None, alias="import", description="What is there already in this environment, beside what the file names."
+    )
     compute: dict[Name, EnvironmentPool | None] | None = Field(
         None, description="Pools, merged over the file's; a changed `target` replaces the pool whole."
     )
@@ -370,6 +309,12 @@ class File(Strict):
     )
     moved: list[MoveModel] | None = Field(
         None, description="Announced renames.", examples=[[{"from": "stages.fit", "to": "stages.train"}]]
+    )
+    imports: list[_ImportField] | None = Field(
+        None,
+        alias="import",
+        description="What is there already, and is taken in instead of made.",
+        examples=[[{"to": "compute.gpu", "id": "namespace/ml"}]],
     )
 
 

@@ -20,6 +20,9 @@ CONTAINER_TARGETS = ("docker", "kubernetes")
 RUNNER_TARGETS = ("kubernetes",)
 """Targets whose pods take the runner from an image of its own, `images.runner`."""
 
+TOKEN_VARIABLE = "MLSTACK_ENDPOINT_TOKEN"  # noqa: S105 - a name
+"""The variable among an endpoint's secrets that holds what those who ask it have to show (`auth` in the file)."""
+
 Scalar = str | int | float | bool | None
 
 
@@ -225,7 +228,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True, tag="endpoint"):
     """A served model. `port` None: a free one is chosen once and kept. `image` is what its container is made from.
 
     `computed` are variables whose values other resources give. Who plans or applies puts those that are known into
-    `env` first, so a driver finds in `computed` only what is known after apply. `protect` is as in `Pool`.
+    `env` first, so a driver finds in `computed` only what is known after apply. `protect` is as in `Pool`. With
+    `TOKEN_VARIABLE` among the secrets, the server answers only those who show that token.
     """
 
     address: Address
@@ -271,6 +275,14 @@ class Move(msgspec.Struct, frozen=True):
     target: Address
 
 
+class Import(msgspec.Struct, frozen=True, kw_only=True):
+    """What is there already and becomes a resource's: one object of it (`KIND/NAME`), or "" for all that are there."""
+
+    to: Address
+    id: str = ""
+    place: Position | None = None
+
+
 class Spec(msgspec.Struct, frozen=True, kw_only=True):
     """One environment of one project, ready to be resolved.
 
@@ -287,6 +299,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True):
     declared: dict[Address, Position] = {}
     directories: tuple[str, ...] = (".",)
     moved: tuple[Move, ...] = ()
+    imports: tuple[Import, ...] = ()
     remote: str | None = None
     registry: str | None = None
     state: str | None = None

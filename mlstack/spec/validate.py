@@ -64,7 +64,18 @@ _MEANT = {
 
 _SHORT = {str: "a text", int: "a whole number"}
 _TAGS = frozenset({"<list>", "<map>", "<text>", "<value>"})
-_ONLY_AT_TOP = {"compute", "targets", "environments", "profiles", "components", "remote", "registry", "moved", "env"}
+_ONLY_AT_TOP = {
+    "compute",
+    "targets",
+    "environments",
+    "profiles",
+    "components",
+    "remote",
+    "registry",
+    "moved",
+    "env",
+    "import",
+}
 _YES_OR_NO = {"yes": "true", "on": "true", "no": "false", "off": "false", "True": "true", "False": "false"}
 
 

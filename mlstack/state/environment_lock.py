@@ -32,6 +32,10 @@ from mlstack.state.state import LockRecord
 LEASE = 60.0
 """Seconds without a heartbeat after which the owner counts as dead."""
 
+_STOP_AT = 0.7
+"""Part of its lease after which an owner that cannot renew it counts its lock as lost: there is time left to end what
+is at work before anybody else may take it."""
+
 _CLOCK_SKEW = 600.0
 """Seconds by which the clock of another machine may differ. A lease that is over by less than that is watched first."""
 
@@ -41,7 +45,8 @@ _POLL = 1.0
 class EnvironmentLock:
     """The lock while it is held; a context manager that releases it. Made by `acquire`.
 
-    `record` says what others see; `note` is set when the lock was taken over from a dead owner.
+    `record` says what others see; `note` is set when the lock was taken over from a dead owner. `on_loss` is called
+    once, from a thread, when the lock is lost, or cannot be renewed for so long that others may soon take it.
     """
 
     def __init__(
@@ -58,48 +63,66 @@ class EnvironmentLock:
         self._backend = backend
         self._tag = tag
         self._clock = clock
-        self._lost = ""
+        self.on_loss: Callable[[], None] = lambda: None
+        self._lost = self._late = self._why_late = ""
+        self._unanswered_since: float | None = None
         self._mutex = threading.Lock()
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._keep_fresh, name="mlstack-lock", daemon=True)
         self._thread.start()
+        # A thread of its own: a write into a store that hangs takes its time, and the lease runs out meanwhile.
+        threading.Thread(target=self._watch_lease, name="mlstack-lease", daemon=True).start()
 
     @property
     def lost(self) -> bool:
-        """Whether a heartbeat found that the lock is somebody else's. `verify` looks for itself."""
-        return bool(self._lost)
+        """Whether a heartbeat found that it is somebody else's, or none got through. `verify` looks for itself."""
+        return bool(self._lost or self._late)
 
     def verify(self) -> None:
         """Make sure that the lock is still held. Raises `MlstackError` when it is not: no further step may start."""
+        if self._late:  # a heartbeat may be on its way for long; nobody waits for it any more
+            raise MlstackError(_lost_diagnostic(self.record, self._late))
         with self._mutex:
-            if not self._lost:
+            if not self.lost:
                 self._look()
-            if not self._lost and self._clock() - self.record.heartbeat > self.record.lease / 2:
+            if not self.lost and self._clock() - self.record.heartbeat > self.record.lease / 2:
                 self._write_heartbeat()  # the machine slept, or the thread got no time
-            if self._lost:
-                raise MlstackError(_lost_diagnostic(self.record, self._lost))
+            if self.lost:
+                raise MlstackError(_lost_diagnostic(self.record, self._lost or self._late))
 
     def beat(self) -> None:
         """Write one heartbeat. Never raises: a write that fails is tried again, a lock that is lost is flagged."""
         with self._mutex:
             if self._lost or self._released.is_set():
                 return
+            self._unanswered_since = self._unanswered_since or self._clock()
             try:
                 self._write_heartbeat()
             except (MlstackError, OSError) as error:
+                self._why_late = error.brief if isinstance(error, MlstackError) else str(error)
                 if self._clock() - self.record.heartbeat > self.record.lease:
-                    self._lost = f"its heartbeat could not be written for {self.record.lease:.0f} s ({error})"
+                    self._be_late()
+            else:
+                self._unanswered_since = None
 
     def release(self) -> None:
         """Give the lock back. Releasing twice, or what is lost, changes nothing."""
         if self._released.is_set():
             return
         self._released.set()
+        if self._late:  # nothing gets through, and who waited for that would wait for long: the lease is nearly over
+            return
         self._thread.join()
         if not self._lost:
             self._look()
         if not self._lost:
             self._backend.delete(LOCK_KEY, tag=self._tag)
+
+    def again(self) -> "EnvironmentLock":
+        """Return the same lock, kept fresh anew: of one whose release failed nobody knows whether it is there still."""
+        lock = EnvironmentLock(self._backend, self.record, self._tag, clock=self._clock)
+        lock.on_loss = self.on_loss
+        return lock
 
     def __enter__(self) -> Self:
         return self
@@ -117,6 +140,21 @@ class EnvironmentLock:
     def _keep_fresh(self) -> None:
         while not self._released.wait(self.record.lease / 4):
             self.beat()
+
+    def _watch_lease(self) -> None:
+        """Say in time that heartbeats do not get through. After a sleep of the machine the first one is waited for."""
+        while not self._released.wait(self.record.lease / 60) and not self.lost:
+            now, since = self._clock(), self._unanswered_since
+            is_late = now - self.record.heartbeat > self.record.lease * _STOP_AT
+            if is_late and since is not None and now - since > self.record.lease / 4:
+                self._be_late()
+        if self.lost:
+            self.on_loss()
+
+    def _be_late(self) -> None:
+        passed = self._clock() - self.record.heartbeat
+        because = f" ({self._why_late.rstrip('.')})" if self._why_late else ""
+        self._late = f"its heartbeat could not be written for {passed:.0f} s, and others may take it{because}"
 
     def _write_heartbeat(self) -> None:
         record = msgspec.structs.replace(self.record, heartbeat=self._clock())
@@ -175,7 +213,8 @@ def acquire(
             fresh = _fresh_record(operation, now, lease)
             new_tag = backend.replace(LOCK_KEY, formats.encode(LockFile(record=fresh)), tag=tag)
             if new_tag is not None:
-                return EnvironmentLock(backend, fresh, new_tag, note=_taken_over(owner, environment, dead), clock=clock)
+                note = _taken_over(owner, environment, dead)
+                return EnvironmentLock(backend, fresh, new_tag, note=note, clock=clock)
             continue
         if now - begun >= timeout and not _is_suspect(owner, now):
             raise MlstackError(_held(owner, environment))
@@ -336,6 +375,6 @@ def _lost_diagnostic(record: LockRecord, why: str) -> Diagnostic:
         code="lock-lost",
         summary="The lock of the environment was lost",
         detail=f"This process held the lock (ID {record.id}) since {record.created}, but {why}. "
-        "No further step was started; what was done is recorded.",
+        "No further step was started. What was done and could not be recorded is found when it is planned again.",
         hint="Run `mlstack plan` to see what is left, then apply again.",
     )

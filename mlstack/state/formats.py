@@ -5,6 +5,7 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic
 from mlstack.state import migrate
 from mlstack.state.state import STATE_FORMAT, Entry, HistoryRecord, LockRecord, RunRecord, State
@@ -112,7 +113,7 @@ def decode(data: bytes, kind: type[T]) -> T | Damage:
     """Read `data` as `kind`, migrating an older format; or say what is wrong with it."""
     current, migrations = _FORMATS[kind]
     try:
-        found = msgspec.json.decode(data, type=kind)
+        found = decoding.decode(data, kind)
         if found.format == current:
             return found
     except msgspec.ValidationError as error:
@@ -122,7 +123,7 @@ def decode(data: bytes, kind: type[T]) -> T | Damage:
     else:
         mismatch = ""
     try:
-        number = msgspec.json.decode(data, type=_Header).format
+        number = decoding.decode(data, _Header).format
     except msgspec.ValidationError:
         return Damage("damaged", f"is JSON, but not what mlstack writes there ({mismatch})")
     if number > current:
@@ -130,7 +131,7 @@ def decode(data: bytes, kind: type[T]) -> T | Damage:
     if number == current or any(older not in migrations for older in range(number, current)):
         return Damage("damaged", f"is JSON, but not what mlstack writes there ({mismatch or f'format {number}'})")
     try:
-        return msgspec.convert(migrate.migrate(msgspec.json.decode(data), migrations, to=current), type=kind)
+        return decoding.convert(migrate.migrate(msgspec.json.decode(data), migrations, to=current), kind)
     except msgspec.ValidationError as error:
         return Damage("damaged", f"has the old format {number}, but not its content ({error})")
 

@@ -70,6 +70,10 @@ class StateReader(Protocol):
 class StateStore(StateReader, Protocol):
     """What apply may write, while it holds the environment's lock."""
 
+    def renew(self) -> None:
+        """Forget what was read: others may have written while this process did not hold the lock."""
+        ...
+
     def append(self, entry: Entry) -> None:
         """Record one entry durably before returning. The cost does not grow with the number of entries."""
         ...

@@ -118,6 +118,12 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     remote: RemoteHandle | None = None
 
+    @property
+    def pool(self) -> Address | None:
+        """Return the pool in which a run elsewhere was begun, whatever the file says now; None if nobody noted it."""
+        pool = self.remote.place.get("pool") if self.remote is not None else None
+        return Address(pool) if pool else None
+
 
 class StepResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one step, for the history."""

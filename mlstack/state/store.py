@@ -50,6 +50,11 @@ class WritableState(RecordedState, StateStore):
         with self._mutex:
             return (*self._load().entries, *self._appended)
 
+    def renew(self) -> None:
+        """Forget what was read: others may have written while this process did not hold the lock."""
+        with self._mutex:
+            self._forget()
+
     def append(self, entry: Entry) -> None:
         """Record one entry durably before returning. The cost does not grow with the number of entries.
 
@@ -82,13 +87,16 @@ class WritableState(RecordedState, StateStore):
                 tag = self._replace_snapshot(formats.encode(snapshot), tag=recorded.tag)
             except MlstackError:
                 # The new snapshot may be there although its write was reported as failed: read anew before going on.
-                self._recorded, self._appended, self._folded, self._folded_upto = None, [], None, 0
+                self._forget()
                 raise
             self._recorded = Recorded(snapshot=snapshot, tag=tag, torn=recorded.torn)
             self._appended, self._folded, self._folded_upto = [], state, 0
             for number in journal_numbers(self._backend):
                 if number <= prior.last_entry:
                     self._backend.delete(journal_key(number))
+
+    def _forget(self) -> None:
+        self._recorded, self._appended, self._folded, self._folded_upto = None, [], None, 0
 
     def _replace_snapshot(self, data: bytes, *, tag: str | None) -> str:
         """Write the snapshot whose predecessor has `tag`, after making that predecessor, byte for byte, the backup."""

@@ -31,6 +31,9 @@ class Unrecorded:
         """Return the history."""
         return self._reader.history()
 
+    def renew(self) -> None:
+        """Hold nothing that could be old."""
+
     def append(self, entry: Entry) -> None:
         """Record nothing."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.spec.whole_files import remove_leftovers
 from mlstack.state.environment_folder import OWN_FOLDER, ensure_own_folder
@@ -76,7 +77,7 @@ def workspace_lock(
 def workspace_holder(root: Path) -> WorkspaceHolder | None:
     """Return who says to have the working tree. Only to be trusted while the lock is refused."""
     try:
-        return msgspec.json.decode(_holder_path(root).read_bytes(), type=WorkspaceHolder)
+        return decoding.decode(_holder_path(root).read_bytes(), WorkspaceHolder)
     except (OSError, msgspec.DecodeError):
         return None
 

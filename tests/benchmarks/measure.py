@@ -78,3 +78,12 @@ def command(
 def has(program: str) -> bool:
     """Whether a peer can be measured here."""
     return shutil.which(program) is not None
+
+
+def captured(arguments: Sequence[str | Path], *, cwd: Path, environment: dict[str, str]) -> str:
+    """What a command writes to stdout. Fails loudly when it does not end well."""
+    done = subprocess.run(arguments, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr)[-3000:]
+        raise RuntimeError(f"{' '.join(map(str, arguments))} exited with {done.returncode}:\n{said}")
+    return done.stdout

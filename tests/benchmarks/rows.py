@@ -31,12 +31,16 @@ class Bench:
     rounds: int
     sizes: tuple[int, ...]
     terraform: dict[int, tuple[Path, Timing]] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    """What commands see beyond a clean environment."""
+    provider: Path | None = None
+    """Pulumi's plugin for Kubernetes; None: the tests' stand-in."""
 
     @property
     def environment(self) -> dict[str, str]:
         """The environment of every command: this project's tools first on the PATH."""
         found = clean_environment(self.folder / "home")
-        return found | {"PATH": f"{BIN}:{found['PATH']}"}
+        return found | {"PATH": f"{BIN}:{found['PATH']}"} | self.variables
 
     def mlstack(self, *arguments: str, cwd: Path, expect: tuple[int, ...] = (0,)) -> Work:
         """A call of the installed program."""

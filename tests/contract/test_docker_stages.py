@@ -188,9 +188,9 @@ def test_another_mlstack_follows_it(runs: ContainerRuns) -> None:
 
 
 def test_container_of_a_run_whose_process_was_killed_is_ended(runs: ContainerRuns) -> None:
-    order = runs.order("sleep 60")
+    order = runs.order("sleep 600")
     run = runs.start(order)
-    eventually(lambda: bool(runs.containers(order)), within=30)
+    eventually(lambda: bool(runs.containers(order)), within=120)
     os.kill(run.pid or 0, 9)
     result = runs.wait(order, run)
     assert result.cause == "error"

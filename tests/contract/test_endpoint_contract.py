@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import msgspec
 import pytest
 
 from mlstack.diagnostics import MlstackError
-from mlstack.drivers.base import Absent, Present
+from mlstack.drivers.base import SECRETS_VERSION, Absent, Present
 from mlstack.drivers.docker.endpoints import DockerEndpoints
 from mlstack.drivers.local.endpoint_process import birth_of, stop_process, wait_until
 from mlstack.drivers.local.endpoints import LocalEndpoints
@@ -20,6 +19,7 @@ from mlstack.spec.address import Address
 from mlstack.spec.spec import Pool, Resources, SecretRef
 from mlstack.state.state import Record
 from tests.contract.serving_image import build_serving_image
+from tests.engines.ports import free_port
 from tests.unit.serving.constant_clients import Client, ask_all_the_time, seen_by_all
 from tests.unit.serving.serving_project import Project, ask_server
 
@@ -47,7 +47,7 @@ class Processes:
         """End it so that it does not come back."""
         pid = record.attributes["pid"]
         os.kill(pid, signal.SIGKILL)
-        assert wait_until(lambda: birth_of(pid) is None, seconds=5)
+        assert wait_until(lambda: birth_of(pid) is None, seconds=120)
 
     def end_all(self) -> None:
         end_processes(self.project)
@@ -225,14 +225,40 @@ def test_secret_reaches_the_model_and_no_file(housed: Housed, monkeypatch: pytes
     assert "s3cr3t" not in str(record.attributes)
 
 
+def test_another_value_of_a_secret_is_another_server(housed: Housed, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = housed.project
+    monkeypatch.setenv("TOKEN_HERE", "the-first-value")
+    project.write_code(
+        "import os\nclass Wine:\n    def load(self, path): pass\n"
+        "    def predict(self, i): return [os.environ['TOKEN']]\n"
+    )
+    project.declare(secrets={"TOKEN": SecretRef("env://TOKEN_HERE")})
+    record = project.apply(action=Action.CREATE)
+    version = record.attributes[SECRETS_VERSION]
+    monkeypatch.delenv("TOKEN_HERE")
+    assert SECRETS_VERSION not in project.driver.desired(project.endpoint, project.graph(), {})
+
+    monkeypatch.setenv("TOKEN_HERE", "the-second-value")
+    assert project.driver.desired(project.endpoint, project.graph(), {})[SECRETS_VERSION] != version
+    again = project.apply(record)
+
+    assert answer(again) == "the-second-value"
+    assert housed.there() == [housed.name(again)]
+
+
 def test_moving_to_a_declared_port(housed: Housed) -> None:
     project = housed.project
     record = project.apply(action=Action.CREATE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    project.declare(port=port)
-    again = project.apply(record)
+    for _ in range(5):  # somebody else may take a free port meanwhile
+        port = free_port()
+        project.declare(port=port)
+        try:
+            again = project.apply(record)
+        except MlstackError as error:
+            if error.diagnostics[0].code != "port-in-use":
+                raise
+        else:
+            break
     assert again.attributes["url"] == f"http://127.0.0.1:{port}"
     assert housed.there() == [housed.name(again)]
     assert answer(again) == "one"

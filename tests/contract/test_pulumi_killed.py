@@ -15,13 +15,14 @@ import psutil
 import pytest
 
 from mlstack.diagnostics import MlstackError
+from mlstack.drivers.local.endpoint_process import wait_until
 from mlstack.drivers.pulumi import repair
 from mlstack.drivers.pulumi.versions import note_begin
 from tests.engines.pulumi_filed.one_up import ten_units
 from tests.engines.pulumi_filed.world import STACK, World
 
 _REPOSITORY = Path(__file__).parents[2]
-_PATIENCE = 60.0
+_PATIENCE = 240.0
 
 
 @contextmanager
@@ -77,6 +78,7 @@ def test_mlstack_and_engine_are_killed_together(filed_world: World, lines: int) 
 
 
 def test_the_engine_alone_is_killed(filed_world: World) -> None:
+    filed_world.order("e3-service", slow=600)
     with _updating(filed_world) as process:
         _wait_for_lines(process, 9)
         engine = _engine_of(process)
@@ -84,6 +86,7 @@ def test_the_engine_alone_is_killed(filed_world: World) -> None:
         engine.kill()
         process.wait(_PATIENCE)
         psutil.wait_procs(plugins, _PATIENCE)
+    filed_world.order("e3-service")
     missing = {part.inputs["name"] for unit in ten_units(filed_world) for part in unit.objects} - set(
         filed_world.there()
     )
@@ -95,14 +98,22 @@ def test_the_engine_alone_is_killed(filed_world: World) -> None:
 
 
 def test_mlstack_alone_is_killed_and_its_engine_is_waited_for(filed_world: World) -> None:
-    filed_world.order("e3-service", slow=2)
+    filed_world.order("e3-service", slow=600)
     with _updating(filed_world) as process:
         _wait_for_lines(process, 9)
         engine = _engine_of(process)
         process.send_signal(signal.SIGKILL)
         process.wait(_PATIENCE)
+        filed_world.order("e3-service")
         _is_whole(filed_world)
-        assert not engine.is_running() or engine.status() == psutil.STATUS_ZOMBIE
+        assert wait_until(lambda: _has_ended(engine), seconds=_PATIENCE)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def test_a_lock_of_somebody_else_is_left_alone(filed_world: World) -> None:

@@ -86,7 +86,7 @@ def test_conversation(
     player.plugin.configure({"kubeconfig": kubeconfig, "namespace": kube_namespace})
     for number, written in enumerate(case.steps, start=1):
         step = player.put_in(written)
-        for name, act in (("kubectl", others.kubectl), ("somebody creates", others.apply)):
+        for name, act in (("kubectl", others.kubectl), ("somebody creates", others.apply), ("note", player.note)):
             if name in step:
                 act(step[name])
         if "configure" in step:

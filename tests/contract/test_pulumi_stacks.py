@@ -1,5 +1,6 @@
 """Stacks on Pulumi's real engine: what a preview says, what an update does, and that the two agree."""
 
+import json
 import stat
 from threading import Event
 from typing import Any
@@ -228,6 +229,54 @@ def test_what_is_there_is_taken_over_and_left_behind_when_told_so(filed_world: W
     assert filed_world.there() == ["old-deployment"]
 
 
+@pytest.mark.parametrize("stack_is_there", [True, False])
+def test_what_somebody_made_otherwise_is_taken_in_and_becomes_as_described(
+    filed_world: World, stack_is_there: bool
+) -> None:
+    others = [filed_world.unit("one")] if stack_is_there else []
+    if others:
+        filed_world.made(others)
+    by_hand = {"name": "two-deployment", "kind": "a", "value": 7, "labels": {"team": "ml"}}
+    (filed_world.files / "two-deployment.json").write_text(json.dumps(by_hand))
+    plain = filed_world.unit("two")
+    objects = tuple(msgspec.structs.replace(each, adopt=each.options["id"]) for each in plain.objects)
+    unit = msgspec.structs.replace(plain, objects=objects)
+    record = filed_world.record()
+
+    reading = filed_world.preview([*others, unit], refresh=False)[TWO]
+
+    assert filed_world.record() == record
+    assert [(part.address.partition("#")[2], part.action) for part in reading.parts] == [
+        ("deployment", Action.IMPORT),
+        ("service", Action.CREATE),  # of what is named, this is not there
+    ]
+    fields = {field.path: (field.before, field.after) for field in reading.parts[0].fields}
+    assert fields["value"] == (7, 1)
+    assert reading.drifted == ()
+
+    filed_world.made([*others, unit])
+
+    assert "create two-deployment" not in filed_world.calls()
+    assert filed_world.read("two-deployment")["value"] == 1
+    for again in (unit, plain):
+        assert filed_world.preview([*others, again])[TWO] == UnitReading(exists=True)
+    filed_world.made(others)
+    assert "two-deployment" not in filed_world.there()
+
+
+def test_nothing_that_is_there_is_replaced_to_be_taken_in(filed_world: World) -> None:
+    by_hand = {"name": "two-a", "kind": "another", "value": 1, "labels": {}}
+    (filed_world.files / "two-a.json").write_text(json.dumps(by_hand))
+    plain = filed_world.unit("two", "a")
+    unit = msgspec.structs.replace(plain, objects=(msgspec.structs.replace(plain.objects[0], adopt="two-a"),))
+
+    with pytest.raises(MlstackError) as failure:
+        filed_world.preview([unit])
+
+    assert [problem.code for problem in failure.value.diagnostics] == ["import-replaces"]
+    assert filed_world.read("two-a") == by_hand
+
+
 def test_the_record_holds_no_paths_of_mlstack_and_its_passphrase_is_for_nobody_else(filed_world: World) -> None:
     filed_world.made([filed_world.unit("one")])
     record = filed_world.record()
@@ -321,3 +370,38 @@ def test_a_plugin_that_is_missing_is_said_before_anything_is_changed(filed_world
 
     assert filed_world.record() is None
     assert filed_world.there() == []
+
+
+def test_a_provider_that_nothing_is_done_to_need_not_answer(filed_world: World) -> None:
+    away = filed_world.unit("two")
+    away = msgspec.structs.replace(away, provider=msgspec.structs.replace(away.provider, key="away"))
+    filed_world.made([filed_world.unit("one"), away])
+    filed_world.order("two-deployment", unreadable=True)
+    filed_world.change("one-deployment", value=7)
+    units = [filed_world.unit("one", labels={"a": "b"}), away]
+    with pytest.raises(MlstackError, match="cannot be reached"):
+        filed_world.preview(units)
+
+    engine = filed_world.engine()
+    reading = engine.preview(STACK, units, refresh=True, idle={"away"})
+    assert reading.keys() == {ONE}, "nothing is said of what was not asked"
+    assert [each.address for each in reading[ONE].drifted] == ["endpoints.one#deployment"]
+    results = engine.up(STACK, units, tell=lambda _address, _line: None, stop=filed_world.stop, idle={"away"})
+    assert [result.problem for result in results.values() if result.problem] == []
+    assert filed_world.read("one-deployment")["labels"] == {"a": "b"}
+    assert filed_world.read("one-deployment")["value"] == 1
+    assert [call for call in filed_world.calls() if "two" in call] == ["create two-deployment", "create two-service"]
+
+    filed_world.order("two-deployment")
+    assert filed_world.preview(units) == {ONE: UnitReading(exists=True), TWO: UnitReading(exists=True)}
+
+
+def test_another_way_to_what_is_recorded_is_no_change(filed_world: World) -> None:
+    """The plugin would take another folder for another world: it makes all of it anew."""
+    filed_world.made([filed_world.unit("one")])
+    filed_world.files = filed_world.files.rename(filed_world.files.with_name("as-it-is-called-here"))
+    units = [filed_world.unit("one", labels={"a": "b"})]
+    assert {part.action for part in filed_world.preview(units)[ONE].parts} == {Action.UPDATE}
+    filed_world.made(units)
+    assert filed_world.calls()[2:] == ["update one-deployment", "update one-service"]
+    assert filed_world.preview(units) == {ONE: UnitReading(exists=True)}

@@ -107,7 +107,7 @@ def left_behind(tmp_path_factory: pytest.TempPathFactory, shared_cache: Path) ->
     hold = folder / "witness.hold"
     hold.touch()
     apply = subprocess.Popen([BIN / "mlstack", "apply", "--yes"], cwd=root, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     try:
         while "use" not in ((folder / "witness").read_text() if (folder / "witness").exists() else ""):
             assert time.monotonic() < deadline

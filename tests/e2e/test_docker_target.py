@@ -21,19 +21,21 @@ pytestmark = pytest.mark.e2e
 PATIENT = [59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]
 INPUTS = {"inputs": [{"name": "input", "datatype": "FP64", "shape": [1, 10], "data": PATIENT}]}
 ENDPOINT = "endpoints.progression"
-BASE = "python:3.11-slim"
+BASES = "python:3.11-slim", "python:3.12-slim"
+"""What images begin with by default: the project's Python, and that of the runner."""
 
 
 @pytest.fixture
 def client(docker_engine: Any, base_image: str) -> "DockerClient":
-    """The engine, with an image under the name that images of mlstack begin with: nothing comes from Docker Hub."""
+    """The engine, with an image under the names that images of mlstack begin with: nothing comes from Docker Hub."""
     from docker.errors import ImageNotFound
 
     found: DockerClient = docker_engine.client
-    try:
-        found.images.get(BASE)
-    except ImageNotFound:
-        found.images.pull(base_image).tag(*BASE.split(":"))
+    for each in BASES:
+        try:
+            found.images.get(each)
+        except ImageNotFound:
+            found.images.pull(base_image).tag(*each.split(":"))
     return found
 
 

@@ -203,7 +203,7 @@ def test_a_lost_listing_is_named_with_its_commit(tiny: Workspace) -> None:
 
 
 def test_an_apply_that_works_keeps_gc_out(tiny: Workspace) -> None:
-    tiny.edit("make.sh", "set -e\n", "set -e\ntouch started\nsleep 60\n")
+    tiny.edit("make.sh", "set -e\n", "set -e\ntouch started\nsleep 600\n")
     with subprocess.Popen(
         [BIN / "mlstack", "apply", "--yes"],
         cwd=tiny.root,
@@ -220,7 +220,7 @@ def test_an_apply_that_works_keeps_gc_out(tiny: Workspace) -> None:
     tiny.mlstack("gc", *NOW, "--yes")
 
 
-def wait_for(condition: Any, *, seconds: float = 60.0) -> None:
+def wait_for(condition: Any, *, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

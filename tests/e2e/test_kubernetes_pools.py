@@ -5,13 +5,15 @@ import os
 import signal
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from mlstack.drivers.pulumi.names import UNKNOWN_TEXT
+from tests.e2e.leaks import leaks
 from tests.e2e.workspace import BIN, Workspace, clean_environment
 from tests.engines.kube_client import KubeApi, KubernetesError
 
@@ -46,7 +48,7 @@ def project(tmp_path: Path, kube_api: KubeApi, pulumi_cli: Path, pulumi_home: Pa
         forget(kube_api, f"/api/v1/namespaces/{namespace}")
 
 
-def write(project: Workspace, name: str, **settings: object) -> None:
+def write(project: Workspace, name: str, *, pools: tuple[str, ...] = ("gpu",), **settings: object) -> None:
     """Write the file; `settings` are laid over those of the target."""
     target = {
         "namespace": name,
@@ -59,7 +61,10 @@ def write(project: Workspace, name: str, **settings: object) -> None:
         "targets": {"kubernetes": target},
         "compute": {
             "here": {"target": "local"},
-            "gpu": {"target": "kubernetes", "limits": {"cpu": 8, "memory": "16Gi"}, "each": {"cpu": 1}},
+            **{
+                pool: {"target": "kubernetes", "limits": {"cpu": 8, "memory": "16Gi"}, "each": {"cpu": 1}}
+                for pool in pools
+            },
         },
         "stages": {"train": {"compute": "here", "cmd": "echo 1 > model.txt", "outs": ["model.txt"]}},
     }
@@ -91,7 +96,7 @@ def is_there(api: KubeApi, path: str) -> bool:
 
 
 def wait_gone(api: KubeApi, path: str) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while is_there(api, path):
         assert time.monotonic() < until, f"{path} is still there"
         time.sleep(0.2)
@@ -105,12 +110,12 @@ def written_files(project: Workspace) -> Iterator[tuple[Path, bytes]]:
 
 
 def assert_nothing_leaked(project: Workspace) -> None:
-    for path, data in written_files(project):
-        assert UNKNOWN_TEXT.encode() not in data, f"{path} holds the sign of an unknown value"
-        assert SECRET.encode() not in data, f"{path} holds a secret"
+    (project.root / "of-tests.plan.txt").write_text(project.mlstack("plan").stdout, encoding="utf-8")
+    project.mlstack("plan", "--out", "of-tests.plan")
+    assert leaks(project.root, SECRET) == []
 
 
-def test_a_pool_is_made_and_stays_as_it_is(project: Workspace, kube_api: KubeApi) -> None:
+def test_a_pool_is_made_and_stays_as_it_is(project: Workspace, kube_api: KubeApi, tmp_path: Path) -> None:
     name = name_of(project)
     planned = project.mlstack("plan").stdout
     assert f"+ Namespace {name}" in planned
@@ -126,6 +131,21 @@ def test_a_pool_is_made_and_stays_as_it_is(project: Workspace, kube_api: KubeApi
     assert "No changes. 1 resource was not checked." in unasked
     assert_nothing_leaked(project)
 
+    # The same cluster, as another machine knows it.
+    config = yaml.safe_load(kube_api.kubeconfig.read_text(encoding="utf-8"))
+    config["contexts"][0]["name"] = "another-name"
+    cluster = config["clusters"][0]["cluster"]
+    cluster["server"] = cluster["server"].replace("127.0.0.1", "localhost")
+    (tmp_path / "another").write_text(json.dumps(config), encoding="utf-8")
+    named: dict[str, Any] = {"kubeconfig": str(tmp_path / "another"), "context": "another-name"}
+    write(project, name, **named)
+    uid = kube_api.call("GET", f"/api/v1/namespaces/{name}")["metadata"]["uid"]
+    assert project.actions() == {}
+    write(project, name, **named, egress=["10.1.0.0/16:443"])
+    assert "Namespace" not in project.mlstack("apply", "--yes").stdout
+    assert kube_api.call("GET", f"/api/v1/namespaces/{name}")["metadata"]["uid"] == uid
+    assert project.actions() == {}
+
 
 def test_what_somebody_changed_or_removed_is_drift_and_comes_back(project: Workspace, kube_api: KubeApi) -> None:
     name = name_of(project)
@@ -137,7 +157,12 @@ def test_what_somebody_changed_or_removed_is_drift_and_comes_back(project: Works
     assert row["drift"]
     assert row["change"]["actions"] == ["update"]
     assert "requests.cpu" in row["because"]
+    told = project.mlstack("drift", "--detailed-exitcode", "--json", code=2)
+    (drifted,) = json.loads(told.stdout)["resources"]
+    assert (drifted["address"], drifted["state"]) == (POOL, "drifted")
+    assert "requests.cpu" in drifted["because"]
     project.mlstack("apply", "--yes")
+    assert "clean" in project.mlstack("drift", "--detailed-exitcode").stdout
     assert kube_api.call("GET", place)["spec"]["hard"]["requests.cpu"] == "8"
     assert project.actions() == {}
 
@@ -164,12 +189,32 @@ def test_a_server_that_does_not_answer_is_an_error_and_nothing_is_gone(project: 
     assert "127.0.0.1:9" in done.stderr or "reach" in done.stderr, done.stderr
     assert "destroy" not in done.stdout
     project.mlstack("apply", "--yes", code=1)
+    for command, word in (("status", "status"), ("drift", "state")):
+        said = json.loads(project.mlstack(command, "--json", code=1).stdout)
+        (row,) = (each for each in said["resources"] if each["address"] == POOL)
+        assert row[word] == "not checked"
+        assert [each["code"] for each in said["diagnostics"]] == ["kubernetes-unreachable"]
     project.environment = reachable
     assert project.actions() == {}
     records = [path for path in before if path.name == "state.json"]
     assert records
     for path in records:
         assert json.loads(path.read_bytes())["resources"].keys() == json.loads(before[path])["resources"].keys()
+
+
+def test_a_first_plan_knows_what_its_apply_would_stumble_over(project: Workspace, kube_api: KubeApi) -> None:
+    name = name_of(project)
+    kube_api.make_namespace(name)
+    done = project.mlstack("plan", code=1)
+    assert "belongs to somebody else" in done.stderr
+    assert f"+ Namespace {name}" in done.stdout, "what would be done is shown all the same"
+    write(project, name, context="elsewhere")
+    done = project.mlstack("plan", code=1)
+    assert "has not the context `elsewhere`" in done.stderr
+    assert "`mlstack plan --no-refresh`" in done.stderr
+    unasked = project.mlstack("plan", "--no-refresh")
+    assert "not asked\n      compute.gpu" in unasked.stdout
+    assert "elsewhere" not in project.mlstack("status", code=None).stderr
 
 
 @pytest.mark.parametrize("moment", [0.2, 1.0, 2.5])
@@ -215,6 +260,38 @@ def test_a_namespace_that_is_not_ours_is_left_alone(project: Workspace, kube_api
     assert kube_api.call("GET", f"/api/v1/namespaces/{name}/resourcequotas")["items"] == []
 
 
+def test_a_namespace_made_by_hand_is_taken_in_when_the_file_says_so(project: Workspace, kube_api: KubeApi) -> None:
+    name = name_of(project)
+    place = f"/api/v1/namespaces/{name}"
+    kube_api.make_namespace(name)
+    labels = {"metadata": {"labels": {"team": "wine", "pod-security.kubernetes.io/enforce": "baseline"}}}
+    kube_api.call("PATCH", place, labels, kind="application/merge-patch+json")
+    uid = kube_api.call("GET", place)["metadata"]["uid"]
+    file = project.root / "mlstack.yaml"
+    written = file.read_text(encoding="utf-8")
+    file.write_text(f"{written}import: [{{to: {POOL}, id: namespace/{name}s}}]\n", encoding="utf-8")
+    done = project.mlstack("plan", code=1)
+    assert f'Did you mean "namespace/{name}"?' in " ".join(done.stderr.split())
+    file.write_text(f"{written}import: [{{to: {POOL}, id: namespace/{name}}}]\n", encoding="utf-8")
+
+    planned = project.mlstack("plan").stdout
+    assert any(line.split()[1:] == ["Namespace", name] for line in planned.splitlines())
+    assert " import\n" in planned
+    assert "baseline" in planned
+    assert "team" not in planned
+    project.mlstack("apply", "--yes")
+
+    there = kube_api.call("GET", place)["metadata"]
+    assert there["uid"] == uid, "it is the one that was there"
+    assert there["labels"]["team"] == "wine"
+    assert there["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert project.actions() == {}
+    assert "No changes. 1 resource was not checked." in project.mlstack("plan", "--no-refresh").stdout
+    file.write_text(written, encoding="utf-8")
+    assert project.actions() == {}
+    assert_nothing_leaked(project)
+
+
 def test_destroy_takes_down_what_apply_made(project: Workspace, kube_api: KubeApi) -> None:
     name = name_of(project)
     project.mlstack("apply", "--yes")
@@ -222,3 +299,87 @@ def test_destroy_takes_down_what_apply_made(project: Workspace, kube_api: KubeAp
     wait_gone(kube_api, f"/api/v1/namespaces/{name}")
     classes = kube_api.call("GET", "/apis/scheduling.k8s.io/v1/priorityclasses")["items"]
     assert not [each for each in classes if name in each["metadata"]["name"]]
+
+
+def test_credentials_of_the_remote_that_were_rotated_are_a_row(project: Workspace, kube_api: KubeApi) -> None:
+    """Pods that start later need them, and no plan would say so: nothing else of pool or endpoint has changed."""
+    name = name_of(project)
+    kube_api.make_namespace(name)
+    write(project, name, create_namespace=False)
+    place = f"/api/v1/namespaces/{name}/secrets/mlstack-remote-gpu"
+
+    def is_held(value: str) -> bool:
+        held = kube_api.call("GET", place)["data"]
+        return value.encode() in [b64decode(each) for each in held.values()]
+
+    had = project.environment
+    lacking = {key: value for key, value in had.items() if key != "STORE_TOKEN"}
+    project.environment = lacking
+    done = project.mlstack("apply", "--yes", code=1)
+    assert "STORE_TOKEN" in done.stderr
+    assert not (project.root / "model.txt").exists(), "it is said before anything is done"
+    project.environment = had
+    project.mlstack("apply", "--yes")
+    assert is_held(SECRET)
+    assert project.actions() == {}
+
+    project.environment = {**had, "STORE_TOKEN": "the-next-of-them-3b21"}
+    row = project.row(POOL)
+    assert (row["change"]["actions"], row["because"]) == (["update"], "secrets_version changed")
+    project.mlstack("apply", "--yes")
+    assert is_held("the-next-of-them-3b21")
+    assert project.actions() == {}
+
+    project.environment = lacking
+    planned = project.mlstack("plan").stdout
+    assert "whether the values of its secrets are the same (STORE_TOKEN): not all can be had here" in planned
+    assert "No changes. 1 resource was not checked." in planned
+    write(project, name, create_namespace=False, remote_env={})
+    project.mlstack("apply", "--yes")
+    assert not is_there(kube_api, place), "nobody needs it any more"
+    assert project.actions() == {}
+    write(project, name, create_namespace=False)
+    project.environment = had
+    project.mlstack("apply", "--yes")
+    assert is_held(SECRET)
+    project.mlstack("destroy", "--yes")
+    assert not is_there(kube_api, place), "the namespace stays, and nothing of ours in it"
+    assert leaks(project.root, "the-next-of-them-3b21") == []
+
+
+def test_a_namespace_stays_whichever_of_its_pools_comes_or_goes(project: Workspace, kube_api: KubeApi) -> None:
+    """It would go with all that is in it, were it its first pool's own."""
+    name = name_of(project)
+
+    def uid() -> str:
+        found = kube_api.call("GET", f"/api/v1/namespaces/{name}")
+        assert isinstance(found["metadata"]["uid"], str)
+        return found["metadata"]["uid"]
+
+    project.mlstack("apply", "--yes")
+    first = uid()
+    write(project, name, pools=("early", "gpu"))  # sorts before the one that is there
+    planned = project.mlstack("plan").stdout
+    assert "Namespace" not in planned
+    assert "+ ServiceAccount mlstack-run-early" in planned
+    project.mlstack("apply", "--yes")
+    assert project.actions() == {}
+
+    write(project, name, pools=("late", "gpu"))
+    with (project.root / "mlstack.yaml").open("a", encoding="utf-8") as file:
+        file.write("moved: [{from: compute.early, to: compute.late}]\n")
+    planned = project.mlstack("plan").stdout
+    assert "- ServiceAccount mlstack-run-early" in planned, "what stays behind until nothing stands on it"
+    project.mlstack("apply", "--yes", "--target", "compute.late")
+    assert project.actions() == {}
+    accounts = kube_api.call("GET", f"/api/v1/namespaces/{name}/serviceaccounts")["items"]
+    ours = {each["metadata"]["name"] for each in accounts} - {"default"}
+    assert ours == {"mlstack-run-gpu", "mlstack-run-late"}
+
+    write(project, name, pools=("late",))
+    assert "Namespace" not in project.mlstack("plan").stdout
+    project.mlstack("apply", "--yes")
+    assert project.actions() == {}
+    assert uid() == first
+    planned = project.mlstack("plan", "--destroy").stdout
+    assert f"- Namespace {name}" in planned, "the last of them takes it along"

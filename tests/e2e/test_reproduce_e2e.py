@@ -128,7 +128,7 @@ def test_a_stage_that_fails_is_not_called_a_difference(applied: Workspace) -> No
 
 def test_what_a_killed_reproduction_left_is_removed_by_the_next(applied: Workspace) -> None:
     applied.edit(
-        "src/train.py", "    features, target = load", "    import time; time.sleep(60)\n    features, target = load"
+        "src/train.py", "    features, target = load", "    import time; time.sleep(600)\n    features, target = load"
     )
     applied.commit("Slow")
     command = [str(BIN / "mlstack"), "reproduce", "HEAD", "train"]
@@ -143,7 +143,7 @@ def test_what_a_killed_reproduction_left_is_removed_by_the_next(applied: Workspa
     assert not applied.running("train.py")
 
 
-def wait_for(condition: Callable[[], bool], *, seconds: float = 60.0) -> None:
+def wait_for(condition: Callable[[], bool], *, seconds: float = 240.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

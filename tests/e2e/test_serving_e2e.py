@@ -78,14 +78,14 @@ def environment(tmp_path: Path, **more: str) -> dict[str, str]:
 def ask(url: str) -> list[str]:
     tensor = {"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}
     body = json.dumps({"inputs": [tensor]}).encode()
-    with urlopen(Request(f"{url}/v2/models/m/infer", data=body), timeout=10) as response:
+    with urlopen(Request(f"{url}/v2/models/m/infer", data=body), timeout=120) as response:
         found: list[str] = json.load(response)["outputs"][0]["data"]
         return found
 
 
 def test_the_server_outlives_its_command_and_holds_nothing_of_it(root: Path, tmp_path: Path) -> None:
     # With captured output, `run` returns only when nobody holds the pipes any more.
-    done = subprocess.run(command(root), env=environment(tmp_path), capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command(root), env=environment(tmp_path), capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     known = json.loads(done.stdout)
     assert ask(known["url"]) == ["x"]
@@ -97,11 +97,11 @@ def test_the_server_outlives_its_command_and_holds_nothing_of_it(root: Path, tmp
 def test_an_apply_killed_while_the_server_starts_is_made_good_by_the_next(root: Path, tmp_path: Path) -> None:
     slow = environment(tmp_path, LC_SLOW="1")
     first = subprocess.Popen(command(root), env=slow, stdout=subprocess.PIPE)
-    assert wait_until(lambda: bool(servers_below(root)), seconds=30)
+    assert wait_until(lambda: bool(servers_below(root)), seconds=240)
     time.sleep(0.3)
     first.send_signal(signal.SIGKILL)
     first.communicate()
-    done = subprocess.run(command(root), env=slow, capture_output=True, timeout=60, check=False)
+    done = subprocess.run(command(root), env=slow, capture_output=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     known = json.loads(done.stdout)
     assert list(servers_below(root)) == [known["pid"]], "nothing is left of the one that was killed"

@@ -3,10 +3,11 @@
 A folder remote and moto's S3, real DVC, real Git, separate processes; between the clones there is nothing but commits.
 """
 
+import itertools
 import json
 import os
 import shutil
-import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,25 @@ def test_what_neither_cache_nor_remote_has_is_named_by_push(world: World) -> Non
     assert contents(clone) == contents(world.origin)
 
 
+def test_what_the_cache_has_lost_is_pushed_from_the_workspace(world: World) -> None:
+    """After `rm -r .dvc/cache`, a file and a folder that lie there as recorded are all that is left of them."""
+    origin = world.origin
+    for path in ("model.bin", "parts/a.txt"):
+        world.blob(path).unlink()
+    shutil.rmtree(origin.root / ".dvc/cache")
+    done = origin.mlstack("push")
+    assert "Pushed 2 objects" in done.stdout
+    clone = world.clone("second")
+    clone.mlstack("pull")
+    assert contents(clone) == contents(origin)
+
+    world.blob("model.bin").unlink()
+    (origin.root / "model.bin").chmod(0o644)
+    (origin.root / "model.bin").write_bytes(b"somebody's own")
+    shutil.rmtree(origin.root / ".dvc/cache")
+    assert "is neither in DVC's cache nor in the remote" in origin.mlstack("push", code=1).stderr
+
+
 # ------------------------------------------------------------------------------------------ two at once, and kills
 
 
@@ -191,7 +211,7 @@ def test_two_machines_push_at_once(world: World) -> None:
     for clone in (one, two):
         shutil.copytree(world.origin.root / ".dvc/cache", clone.root / ".dvc/cache", dirs_exist_ok=True)
     pushing = [start(clone, "push") for clone in (one, two)]
-    said = [process.communicate(timeout=120)[0] for process in pushing]
+    said = [process.communicate(timeout=240)[0] for process in pushing]
     assert [process.returncode for process in pushing] == [0, 0], said
     third = world.clone("third")
     third.mlstack("pull")
@@ -200,21 +220,25 @@ def test_two_machines_push_at_once(world: World) -> None:
 
 
 def _killed_at(proxy: FaultyS3, method: str, number: int, machine: Workspace, command: str) -> int:
-    """Run a command and SIGKILL it when its `number`th request of `method` for a content arrives; return its code."""
-    arrived: list[str] = []
-    processes: list[subprocess.Popen[str]] = []
+    """Run a command and SIGKILL it when its `number`th request of `method` for a content arrives; return its code.
+
+    That request comes through, those after it do not: what else it has sent by then is left to no chance.
+    """
+    arrived = itertools.count(1)
+    is_started = threading.Event()
 
     def reached(sort: str, path: str) -> None:
-        if sort == method and "/files/md5/" in path:
-            arrived.append(path)
-            if len(arrived) == number:
-                processes[0].kill()
+        if sort == method and "/files/md5/" in path and next(arrived) == number:
+            proxy.faults = [Fault("answer", status=503)]
+            is_started.wait(120)
+            process.kill()
 
     proxy.reached = reached
-    processes.append(start(machine, command))
-    processes[0].communicate(timeout=120)
-    proxy.reached = None
-    return int(processes[0].returncode)
+    process = start(machine, command)
+    is_started.set()
+    process.communicate(timeout=240)
+    proxy.reached, proxy.faults = None, []
+    return int(process.returncode)
 
 
 @pytest.mark.parametrize("number", [1, 3])

@@ -91,7 +91,9 @@ class Workspace:
 
     def plan(self, *arguments: str) -> dict[str, Any]:
         """The plan as JSON."""
-        document = json.loads(self.mlstack("plan", "--json", *arguments, code=None).stdout)
+        done = self.mlstack("plan", "--json", *arguments, code=None)
+        assert done.stdout, f"there is no plan:\n{done.stderr}"
+        document = json.loads(done.stdout)
         assert isinstance(document, dict)
         return document
 

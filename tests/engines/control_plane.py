@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from mlstack.drivers.kubernetes.pool_names import ROLE, RUN
 from tests.engines import processes
 from tests.engines.addresses import addresses
 from tests.engines.certificates import ADMINS, NODE_PROXIER, NODES, Authority, signing_keys
@@ -112,6 +113,9 @@ def start_controller_manager(session: Session) -> str:
         "--leader-elect=false",
         f"--service-account-private-key-file={session.folder / 'service-accounts.key'}",
         f"--root-ca-file={session.folder / 'ca.crt'}",
+        # On a busy machine nodes are slow to say that they are there, and for lack of that their pods are not ready.
+        "--node-monitor-grace-period=10m",
+        "--node-startup-grace-period=10m",
     ]
     return f"{LOOPBACK}:{_serve(session, 'kube-controller-manager', command, _answers)}"
 
@@ -128,10 +132,20 @@ def start_scheduler(session: Session) -> str:
 
 
 def start_kwok(session: Session) -> str:
+    # What a stage's pods leave in the remote is played by the test, which therefore ends them too: see played_runs.
+    settings = session.folder / "kwok.json"
+    unplayed = {"disregardStatusWithLabelSelector": f"{ROLE}={RUN}"}
+    settings.write_text(
+        json.dumps({"apiVersion": "config.kwok.x-k8s.io/v1alpha1", "kind": "KwokConfiguration", "options": unplayed}),
+        encoding="utf-8",
+    )
     command: list[str | Path] = [
         KWOK.program("kwok"),
+        f"--config={settings}",
         f"--kubeconfig={kubeconfig(session)}",
         f"--manage-nodes-with-annotation-selector={PLAYED}=fake",
+        # Renewed every quarter of it: a thousand nodes would keep a machine busy that renew every ten seconds.
+        "--node-lease-duration-seconds=400",
     ]
     process = processes.start(session, "kwok", command, ENVIRONMENT)
     processes.wait_until_ready(session, "kwok", process, process.alive)

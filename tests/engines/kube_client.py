@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -48,15 +49,32 @@ class KubeApi:
         return dict(response.json())
 
     def wait(
-        self, path: str, done: Callable[[dict[str, Any]], bool], *, seconds: float = BUSY_MACHINE
+        self, path: str, done: Callable[[dict[str, Any]], bool], *, seconds: float = BUSY_MACHINE, pause: float = 0.1
     ) -> dict[str, Any]:
         """Ask again until what is there is as wanted; returns it. Raises TimeoutError with what was there last."""
         until = time.monotonic() + seconds
         while not done(found := self.call("GET", path)):
             if time.monotonic() > until:
                 raise TimeoutError(f"{path} is not as wanted after {seconds:.0f} s: {json.dumps(found)[:4000]}")
-            time.sleep(0.1)
+            time.sleep(pause)
         return found
+
+    def service_address(self, name: str, namespace: str) -> str:
+        """Return the address of a Service once it answers on this machine, at port 80.
+
+        That it has ready pods is known to the API server first, and to the node's proxy a moment later.
+        """
+        found = str(self.call("GET", f"/api/v1/namespaces/{namespace}/services/{name}")["spec"]["clusterIP"])
+        until = time.monotonic() + BUSY_MACHINE
+        while True:
+            try:
+                socket.create_connection((found, 80), timeout=10).close()
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+            else:
+                return found
 
     def kubectl(self, *words: str, given: str | None = None) -> str:
         """What kubectl prints for these words. Raises CalledProcessError."""

@@ -10,10 +10,12 @@ import pytest
 
 from tests.engines import control_plane, node
 from tests.engines.addresses import addresses
-from tests.engines.fixtures import engine, session_with
+from tests.engines.custom_types import CustomTypes, read_definitions
+from tests.engines.fixtures import LEFT_OUT, engine, session_with
 from tests.engines.go_tools import PULUMI
 from tests.engines.groups import KUBERNETES_API, KUBERNETES_NODE, PULUMI_CLI
 from tests.engines.kube_client import KubeApi, kube_api_of
+from tests.engines.processes import EngineError
 from tests.engines.pulumi_kubernetes.install import make_home
 from tests.engines.session import Session
 
@@ -69,7 +71,7 @@ class PlayedNodes:
             conditions = [each["status"].get("conditions", []) for each in found["items"]]
             return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
 
-        return list(self.api.wait(f"/api/v1/nodes?labelSelector={self.label}", ready)["items"])
+        return list(self.api.wait(f"/api/v1/nodes?labelSelector={self.label}", ready, pause=0.5)["items"])
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +92,18 @@ def kube_namespace(kube_api: KubeApi) -> Iterator[str]:
     kube_api.make_namespace(name)
     yield name
     kube_api.call("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture
+def custom_types(kube_api: KubeApi) -> Iterator[CustomTypes]:
+    """The Gateway API's and Kueue's types, to be installed by the one test that has them; they go with it."""
+    try:
+        found = CustomTypes(kube_api, read_definitions())
+    except EngineError as error:
+        pytest.skip(f"{LEFT_OUT}{TITLE}: {error}")
+    found.remove()  # of a test that was killed
+    yield found
+    found.remove()
 
 
 @pytest.fixture

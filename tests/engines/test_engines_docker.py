@@ -128,7 +128,7 @@ def test_the_registry_gives_a_push_back_by_digest(
     manifest = requests.get(
         f"http://{registry}/v2/engines/pushed/manifests/{pushed['Digest']}",
         headers={"Accept": "application/vnd.docker.distribution.manifest.v2+json"},
-        timeout=10,
+        timeout=120,
     )
     assert "sha256:" + hashlib.sha256(manifest.content).hexdigest() == pushed["Digest"]
     docker_engine.client.images.remove(f"{repository}:1", force=True)

@@ -256,7 +256,10 @@ def command_of(pid: int) -> list[str]:
 
 
 def of(session: Session, pid: int) -> bool:
-    return f"/{cgroups.name(session)}/" in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
+    try:
+        return f"/{cgroups.name(session)}/" in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
+    except (FileNotFoundError, ProcessLookupError):  # one of another test's that has ended meanwhile
+        return False
 
 
 def cgroups_of(session: Session) -> list[Path]:

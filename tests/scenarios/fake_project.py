@@ -16,6 +16,7 @@ from mlstack.planner.plan import Plan, Scope
 from mlstack.spec.address import Address
 from mlstack.spec.load import load_spec
 from mlstack.state.folder import FolderBackend
+from mlstack.state.held_lock import ApplyLock, NoLock
 from mlstack.state.state import Acceptance, Entry, RunRecord
 from mlstack.state.store import open_store
 from tests.scenarios.fake_world import FakeEndpoints, FakeHands, FakeImages, FakeWorld
@@ -40,9 +41,11 @@ class FakeProject:
         spec = load_spec(self.root / "mlstack.yaml", environment=environment, environ={})
         return resolve(spec, digest_sources(spec, root=self.root, cache_folder=None))
 
+    def backend(self, graph: ResourceGraph) -> FolderBackend:
+        return FolderBackend(self.root / ".mlstack" / "state" / graph.spec.environment)
+
     def store(self, graph: ResourceGraph):  # type: ignore[no-untyped-def]
-        backend = FolderBackend(self.root / ".mlstack" / "state" / graph.spec.environment)
-        return open_store(backend, project=graph.spec.project, environment=graph.spec.environment)
+        return open_store(self.backend(graph), project=graph.spec.project, environment=graph.spec.environment)
 
     def plan(self, scope: Scope | None = None) -> tuple[Plan, Diffed, ResourceGraph]:
         scope = scope or Scope()
@@ -68,15 +71,17 @@ class FakeProject:
         )
         return plan, diffed, graph
 
-    def apply(self, scope: Scope | None = None, *, interrupt: Interrupt | None = None) -> ApplyResult:
+    def apply(
+        self, scope: Scope | None = None, *, interrupt: Interrupt | None = None, lock: ApplyLock | None = None
+    ) -> ApplyResult:
         plan, diffed, graph = self.plan(scope)
         store = self.store(graph)
         session = Session(
             root=self.root,
             apply_id=f"apply-{next(self._ids)}",
             now=lambda: "2026-01-01T00:00:00Z",
-            verify_lock=lambda: None,
             interrupt=interrupt or Interrupt(),
+            lock=lock or NoLock(),
             metrics=dict(self.world.metrics),
         )
         hands = FakeHands(self.world, graph, self.root)

@@ -27,7 +27,7 @@ from mlstack.drivers.base import (
     StepContext,
 )
 from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult, SupportsRemoteRun
-from mlstack.drivers.stacks import StackDriver, StackEngine
+from mlstack.drivers.stacks import Provider, StackDriver, StackEngine
 from mlstack.graph.change import Change
 from mlstack.graph.graph import EntryKey, Hashed, ImagePlan, LockEntry, ResourceGraph, entry_key, fingerprint
 from mlstack.graph.sources import FileDigest
@@ -379,7 +379,8 @@ class FakeHands:
         del resource
         return None
 
-    def stack_engine(self) -> StackEngine:
+    def stack_engine(self, providers: Sequence[Provider]) -> StackEngine:
+        del providers
         raise AssertionError("nothing is made in stacks here")
 
     def driver_named(self, name: str) -> Driver:

@@ -71,7 +71,7 @@ def build_failed(order: "BuildOrder", lines: Sequence[str]) -> Diagnostic:
         return _stopped(order, said)
     hint = "Correct the declaration, the lock or the Dockerfile, and apply again."
     if any(word in text for word in _CERTIFICATE):
-        hint = "Behind a company's own CA, name its bundle: `targets: {docker: {ca_bundle: …}}`, or SSL_CERT_FILE."
+        hint = "Behind a company's own CA, name its bundle: `ca_bundle` of the pool's target, or SSL_CERT_FILE."
     return Diagnostic(
         code="image-build-failed",
         summary="An image cannot be built",

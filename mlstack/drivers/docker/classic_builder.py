@@ -34,8 +34,8 @@ def why_not_classic(plan: ImagePlan, network: BuildNetwork, builder: Builder) ->
         code="classic-builder-secrets",
         summary="Docker's classic builder cannot keep a secret",
         detail=f"{builder} would write {what} into its layers.",
-        hint="Install buildx, or name a BuildKit daemon in `targets: {docker: {builder: …}}` or BUILDKIT_HOST. If the "
-        "build needs neither, say `ca_bundle: false` there.",
+        hint="Install buildx, or name a BuildKit daemon in BUILDKIT_HOST or as `builder` of the pool's target "
+        "(`targets: {docker: {builder: …}}`). If the build needs neither, say `ca_bundle: false` there.",
         command="docker buildx version",
         address=plan.address,
     )

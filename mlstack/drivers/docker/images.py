@@ -242,8 +242,8 @@ def _builder_or_problem(settings: Mapping[str, Any], address: Address) -> Builde
                 code="builder-missing",
                 summary="There is nothing that builds images",
                 detail=f"{str(missing)[:1].upper()}{str(missing)[1:]}.",
-                hint="Install and start Docker with buildx, or name a BuildKit daemon in `targets: {docker: {builder: "
-                "…}}` or BUILDKIT_HOST (with the program buildctl).",
+                hint="Install and start Docker with buildx, or name a BuildKit daemon (with the program buildctl) in "
+                "BUILDKIT_HOST or as `builder` of the pool's target (`targets: {docker: {builder: …}}`).",
                 command="docker buildx version",
                 address=address,
             )

@@ -66,8 +66,8 @@ class Exchange:
         contents = self._contents(addresses)
         remote = self.sharing.require().name
         entries = self._entries() if run_cache else {}
-        md5s = [digest.md5 for digest in contents.digests.values()]
-        moved = self.sharing.push_objects([*md5s, *(md5 for names in entries.values() for md5 in names)], say=say)
+        of_runs = [md5 for names in entries.values() for md5 in names]
+        moved = self.sharing.push_contents(contents.digests, of_runs, say=say)
         names = {digest.md5: path for path, digest in contents.digests.items()}
         lost = {*moved.failed, *moved.damaged, *moved.absent}
         self.sharing.push_statements(contents.provenance())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.drivers.dvc.entries import is_hash
 from mlstack.drivers.dvc.objects import DIR_SUFFIX, Objects, TreeEntry
 from mlstack.drivers.dvc.remote import is_run_part
@@ -145,7 +146,7 @@ def _stem(signature: str) -> str:
 def _is_about(content: bytes, kept: Collection[str]) -> bool:
     """Whether a statement speaks of something that is kept. One that cannot be read speaks of nothing."""
     try:
-        statement = msgspec.json.decode(content, type=_Statement)
+        statement = decoding.decode(content, _Statement)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
     md5s = {md5 for subject in statement.subject for md5 in (subject.digest.get("md5", ""),) if md5}

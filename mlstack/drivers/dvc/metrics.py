@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.graph.graph import LockEntry, StageInputs
 from mlstack.graph.hash_cache import read_cache_file, write_cache_file
@@ -151,6 +152,6 @@ def _load(cache: Path | None) -> dict[str, dict[str, float]]:
     if data is None:
         return {}
     try:
-        return msgspec.json.decode(data, type=dict[str, dict[str, float]])
+        return decoding.decode(data, dict[str, dict[str, float]])
     except msgspec.DecodeError:
         return {}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.drivers.dvc.entries import MalformedEntryError, RecordedStage, is_hash, read_entry, run_cache_key
 from mlstack.drivers.dvc.yaml_text import load_yaml
 from mlstack.graph.graph import EntryKey
@@ -127,7 +128,7 @@ class Objects:
 def parse_tree(content: bytes) -> tuple[TreeEntry, ...] | None:
     """Return the listing of a folder; None if it is damaged, or names files outside of that folder."""
     try:
-        tree = msgspec.json.decode(content, type=tuple[TreeEntry, ...])
+        tree = decoding.decode(content, tuple[TreeEntry, ...])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return tree if all(is_hash(entry.md5) and _stays_inside(entry.relpath) for entry in tree) else None

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
+
 FILE, GUARD = "rwlock", "rwlock.lock"
 
 
@@ -110,7 +112,7 @@ class PathUsers:
     def _load(self) -> _List:
         """Read the list. One that cannot be read (DVC was killed while it wrote) says nothing, and is written anew."""
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=_List)
+            return decoding.decode(self._path.read_bytes(), _List)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return _List()
 

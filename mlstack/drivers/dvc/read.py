@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Absent, DatasetReading, NotChecked, Observation, Present, StageReading
 from mlstack.drivers.dvc.datasets import read_dataset
@@ -262,7 +263,7 @@ class _Reader:
         if pending is None or key is None:
             return recorded
         try:
-            left = msgspec.convert(pending, LockEntry)
+            left = decoding.convert(pending, LockEntry)
         except msgspec.ValidationError:
             return recorded
         return left if is_same_key(left.key, key) else recorded

@@ -8,6 +8,8 @@ from threading import Event as StopFlag
 from threading import Lock
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.brought import commit_of
@@ -38,7 +40,8 @@ class Sharing:
         self._root, self._settings, self._objects = root, settings, objects
         self._declared, self._stop = declared, stop
         self._remote: Remote | None = None
-        self._opening, self._moving = Lock(), Lock()
+        self._opening, self._moving, self._publishing = Lock(), Lock(), Lock()
+        self._published: set[str] = set()
 
     @property
     def place(self) -> RemotePlace | None:
@@ -91,10 +94,53 @@ class Sharing:
     # ------------------------------------------------------------------------------------------------ to there
 
     def publish(self, wanted: Mapping[str, FileDigest], *, say: Say) -> None:
-        """Make sure that the remote has these contents (path → digest). Raises `MlstackError` for what is not."""
-        moved = self.push_objects([digest.md5 for digest in wanted.values()], say=say)
-        if not moved.complete:
-            raise MlstackError(self.explain_unpushed(moved, {digest.md5: path for path, digest in wanted.items()}))
+        """Make sure that the remote has these contents (path → digest). Raises `MlstackError` for what is not.
+
+        What was seen there is not asked for again: a hundred endpoints may serve one model.
+        """
+        with self._publishing:
+            new = {path: digest for path, digest in wanted.items() if digest.md5 not in self._published}
+            if not new:
+                return
+            moved = self.push_contents(new, say=say)
+            if not moved.complete:
+                raise MlstackError(self.explain_unpushed(moved, {digest.md5: path for path, digest in wanted.items()}))
+            self._published.update(digest.md5 for digest in new.values())
+
+    def push_contents(self, contents: Mapping[str, FileDigest], more: Sequence[str] = (), *, say: Say) -> "Moved":
+        """Copy contents (path → digest) and `more` objects into the remote; what fails is in the answer.
+
+        What the cache has lost is taken from the workspace, where it lies there as it was recorded.
+        """
+        moved = self.push_objects([*(digest.md5 for digest in contents.values()), *more], say=say)
+        taken = self._take_in(contents, moved.absent)
+        if not taken:
+            return moved
+        again = self.push_objects(taken, say=say)
+        return msgspec.structs.replace(
+            moved,
+            moved=(*moved.moved, *again.moved),
+            size=moved.size + again.size,
+            absent=tuple(md5 for md5 in moved.absent if self._objects.find(md5) is None),
+            failed={**moved.failed, **again.failed},
+            damaged=tuple(dict.fromkeys((*moved.damaged, *again.damaged))),
+        )
+
+    def _take_in(self, contents: Mapping[str, FileDigest], absent: Sequence[str]) -> list[str]:
+        """Put into the cache what is absent there and lies in the workspace; return the hashes."""
+        saver, taken = Saver(self._root, self._settings, self._objects), []
+        for path, digest in contents.items() if absent else ():
+            is_lost = digest.md5 in absent or (digest.is_folder and not self._objects.has(digest))
+            if is_lost and self._lies_there(path, digest, saver):
+                saver.save(path)
+                taken.append(digest.md5)
+        return taken
+
+    def _lies_there(self, path: str, digest: FileDigest, saver: Saver) -> bool:
+        try:
+            return saver.save(path, store=False).digest.md5 == digest.md5
+        except MlstackError:  # nothing, or nothing that can be read
+            return False
 
     def push_objects(self, md5s: Sequence[str], *, say: Say) -> "Moved":
         """Copy objects into the remote, those of folders with their files; what fails is in the answer."""

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.graph.hash_cache import Stamp, is_settled, read_cache_file, stamp_of, write_cache_file
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ def read_stamped(cache: Path | None, current: Stamp, value_type: type[T]) -> T |
     if data is None:
         return None
     try:
-        found = msgspec.json.decode(data, type=Stamped[value_type])  # type: ignore[valid-type]
+        found = decoding.decode(data, Stamped[value_type])  # type: ignore[valid-type]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     return found.value if found.stamp == current and found.format == FORMAT else None

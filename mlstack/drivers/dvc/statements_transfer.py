@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.drivers.dvc.remote import Remote, explained
 from mlstack.drivers.dvc.statements import LARGEST, SBOM_ENDING, STATEMENT, Statements, provenance_files
 from mlstack.drivers.dvc.transfer import side_by_side
@@ -88,7 +89,7 @@ def _named(statements: Statements, places: Iterable[str]) -> list[str]:
     for place in places:
         content = statements.read(place) if place.endswith(STATEMENT) and not place.endswith(SBOM_ENDING) else None
         try:
-            found = msgspec.json.decode(content, type=_Statement) if content is not None else None
+            found = decoding.decode(content, _Statement) if content is not None else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
         for each in found.predicate.build_definition.resolved_dependencies if found is not None else ():

@@ -1,19 +1,21 @@
 """What of pools on Kubernetes can be known to be wrong without asking a cluster."""
 
-import re
+import os
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_network
 from pathlib import Path
 
-from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.diagnostics import Diagnostic, MlstackError, Severity
+from mlstack.drivers.kubernetes.place import pods_remote
 from mlstack.drivers.kubernetes.placement import check_accelerators
+from mlstack.drivers.kubernetes.pool_egress import store_endpoint
 from mlstack.drivers.kubernetes.remote_secret import remote_variables
 from mlstack.drivers.kubernetes.settings import KubernetesSettings, read_settings
 from mlstack.drivers.local.capacity import amount_text, resources_of
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.spec import Endpoint, Pool, Stage
 
-_EGRESS = re.compile(r"(?P<network>[0-9a-fA-F.:/]*):(?P<port>[0-9]{1,5})")
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+"""The variables that say where a store is that speaks S3 and is not AWS's, the stronger one first."""
 
 
 def check_pool(pool: Pool, graph: ResourceGraph, *, root: Path) -> Sequence[Diagnostic]:
@@ -26,18 +28,14 @@ def check_pool(pool: Pool, graph: ResourceGraph, *, root: Path) -> Sequence[Diag
         *_check_settings(pool, settings),
         *check_accelerators(pool, settings),
         *needs_of_target(pool, graph, root=root),
+        *_check_store_inside(pool, settings, graph, root=root),
         *_check_together(pool, graph),
     ]
 
 
 def needs_of_target(pool: Pool, graph: ResourceGraph, *, root: Path) -> Iterator[Diagnostic]:
     """Yield what the file must name before anything of this pool can run on a cluster: registry and remote."""
-    users = [
-        address
-        for address, resource in graph.resources.items()
-        if isinstance(resource, Stage | Endpoint) and resource.pool == pool.address
-    ]
-    if not users:
+    if not _is_used(pool, graph):
         return
     if not graph.spec.registry:
         yield Diagnostic(
@@ -49,6 +47,10 @@ def needs_of_target(pool: Pool, graph: ResourceGraph, *, root: Path) -> Iterator
         )
     if (problem := _no_remote(pool, graph, root=root)) is not None:
         yield problem
+
+
+def _is_used(pool: Pool, graph: ResourceGraph) -> bool:
+    return any(isinstance(each, Stage | Endpoint) and each.pool == pool.address for each in graph.resources.values())
 
 
 def check_endpoint_fits(endpoint: Endpoint, pool: Pool) -> Iterator[Diagnostic]:
@@ -68,10 +70,22 @@ def check_endpoint_fits(endpoint: Endpoint, pool: Pool) -> Iterator[Diagnostic]:
             )
 
 
+def check_endpoint_grows(endpoint: Endpoint, pool: Pool, settings: KubernetesSettings) -> Iterator[Diagnostic]:
+    """Yield that an autoscaler cannot work: it goes by a share of what replicas ask for, and they ask for nothing."""
+    grows = endpoint.replicas.max > endpoint.replicas.min
+    if grows and settings.autoscale.on == "cpu" and "cpu" not in resources_of(endpoint, pool):
+        yield Diagnostic(
+            code="endpoint-never-grows",
+            summary="The autoscaler of an endpoint cannot work",
+            detail=f"{endpoint.address} is to grow with {settings.autoscale.target} % of the CPU that a replica asks "
+            "for, and its replicas ask for none.",
+            hint=f"Say what one gets: `resources: {{cpu: 1}}` of it, or `each: {{cpu: 1}}` of {pool.address}.",
+            severity=Severity.WARNING,  # a namespace of somebody else may give them some
+            address=endpoint.address,
+        )
+
+
 def _check_settings(pool: Pool, settings: KubernetesSettings) -> Iterator[Diagnostic]:
-    for text in settings.egress:
-        if not _is_egress(text):
-            yield _wrong(pool, f"`egress`: `{text}` is not `CIDR:PORT` (such as `10.0.0.0/8:5432`), nor `:PORT`.")
     if settings.ingress is not None and settings.gateway is not None:
         yield _wrong(pool, "`ingress` and `gateway` are two ways to one endpoint; name one of them.")
     if settings.ingress is not None and not settings.ingress.host:
@@ -82,16 +96,6 @@ def _check_settings(pool: Pool, settings: KubernetesSettings) -> Iterator[Diagno
         yield from error.diagnostics
     if settings.cluster_queue and not settings.queue:
         yield _wrong(pool, "`cluster_queue` without `queue`: name the LocalQueue that is made for it.")
-
-
-def _is_egress(text: str) -> bool:
-    found = _EGRESS.fullmatch(text)
-    if found is None or not 0 < int(found["port"]) < 65536:
-        return False
-    try:
-        return not found["network"] or bool(ip_network(found["network"]))
-    except ValueError:
-        return False
 
 
 def _check_together(pool: Pool, graph: ResourceGraph) -> Iterator[Diagnostic]:
@@ -148,6 +152,26 @@ def _no_remote(pool: Pool, graph: ResourceGraph, *, root: Path) -> Diagnostic | 
         hint="Name one, at the top level: `remote: s3://BUCKET/PATH` (or gs://, azure://).",
         address=pool.address,
     )
+
+
+def _check_store_inside(
+    pool: Pool, settings: KubernetesSettings, graph: ResourceGraph, *, root: Path
+) -> Iterator[Diagnostic]:
+    """Yield where only this machine is told that the store is not AWS's: pods do not see its variables."""
+    here = next((name for name in _ENDPOINTS if os.environ.get(name)), None)
+    if here is None or not _is_used(pool, graph):
+        return
+    remote = pods_remote(settings, graph.spec, root=root)
+    url = str(remote.get("url", ""))
+    if url.startswith("s3://") and not store_endpoint(settings, remote):
+        yield Diagnostic(
+            code="remote-endpoint-not-for-pods",
+            summary="Pods are not told where the remote's store is",
+            detail=f"{here} is set here, and says that {url} is not in AWS's own S3. Pods do not see it.",
+            hint=f"If pods are to reach the same store: `targets: {{kubernetes: {{remote_env: {{{here}: URL}}}}}}`.",
+            severity=Severity.WARNING,
+            address=pool.address,
+        )
 
 
 def _wrong(pool: Pool, detail: str) -> Diagnostic:

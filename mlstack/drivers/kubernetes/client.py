@@ -4,65 +4,23 @@ urllib3 carries it, which is there with Docker's SDK. One object of `Kube` may b
 """
 
 import json
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.kubernetes.connection import Connection
+from mlstack.drivers.kubernetes.kinds import TYPES, is_built_in, path_of
 from mlstack.drivers.kubernetes.login import Login
 from mlstack.drivers.kubernetes.names import FIELD_MANAGER
+from mlstack.drivers.kubernetes.refusals import refused, unreachable
 from mlstack.spec.address import Address
 
 Manifest = dict[str, Any]
 ANSWERS_WITHIN = 30.0
 CONNECTS_WITHIN = 10.0
-
-
-class Type(NamedTuple):
-    """A type of objects, as the API server's paths have it."""
-
-    api: str
-    plural: str
-    kind: str
-    namespaced: bool = True
-
-    @property
-    def prefix(self) -> str:
-        """Return where the API has it."""
-        return f"/api/{self.api}" if "/" not in self.api else f"/apis/{self.api}"
-
-
-TYPES: dict[str, Type] = {
-    each.kind: each
-    for each in (
-        Type("v1", "namespaces", "Namespace", namespaced=False),
-        Type("v1", "nodes", "Node", namespaced=False),
-        Type("v1", "pods", "Pod"),
-        Type("v1", "services", "Service"),
-        Type("v1", "secrets", "Secret"),
-        Type("v1", "configmaps", "ConfigMap"),
-        Type("v1", "events", "Event"),
-        Type("v1", "serviceaccounts", "ServiceAccount"),
-        Type("v1", "resourcequotas", "ResourceQuota"),
-        Type("v1", "limitranges", "LimitRange"),
-        Type("batch/v1", "jobs", "Job"),
-        Type("apps/v1", "deployments", "Deployment"),
-        Type("apps/v1", "replicasets", "ReplicaSet"),
-        Type("autoscaling/v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler"),
-        Type("policy/v1", "poddisruptionbudgets", "PodDisruptionBudget"),
-        Type("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy"),
-        Type("networking.k8s.io/v1", "ingresses", "Ingress"),
-        Type("scheduling.k8s.io/v1", "priorityclasses", "PriorityClass", namespaced=False),
-        Type("gateway.networking.k8s.io/v1", "httproutes", "HTTPRoute"),
-        Type("gateway.networking.k8s.io/v1", "gateways", "Gateway"),
-        Type("kueue.x-k8s.io/v1beta1", "localqueues", "LocalQueue"),
-        Type("apiextensions.k8s.io/v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False),
-    )
-}
-"""The types that mlstack knows by name: kind → type."""
 
 
 class Answer(NamedTuple):
@@ -97,12 +55,17 @@ class Kube:
         return any(each.get("kind") == kind for each in found.get("resources", ()))
 
     def has_api(self, group: str) -> bool:
-        """Whether the server serves a group of the API at all."""
-        return self._json("GET", f"/apis/{group}", missing=None) is not None
+        """Whether the server serves a group of the API: what it hands such questions on to has to answer, too."""
+        found = self._json("GET", f"/apis/{group}", missing=None)
+        if found is None:
+            return False
+        with self._explained():
+            version = found["preferredVersion"]["groupVersion"]
+            return bool(self._send("GET", f"/apis/{version}").status not in (404, 503))
 
     def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
         """Return an object; None if there is none."""
-        found: Manifest | None = self._json("GET", _path(kind, namespace, name), missing=None)
+        found: Manifest | None = self._json("GET", path_of(kind, namespace, name), missing=None)
         return found
 
     def listing(self, kind: str, namespace: str = "", *, labels: Mapping[str, str] | str = "") -> list[Manifest]:
@@ -111,7 +74,7 @@ class Kube:
         found: list[Manifest] = []
         query = {"limit": "500"} | ({"labelSelector": selector} if selector else {})
         while True:
-            page = self._json("GET", _path(kind, namespace), query=query, missing={})
+            page = self._json("GET", path_of(kind, namespace), query=query, missing={})
             found += [{"apiVersion": TYPES[kind].api, "kind": kind, **each} for each in page.get("items") or ()]
             more = (page.get("metadata") or {}).get("continue")
             if not more:
@@ -121,26 +84,26 @@ class Kube:
     def events_of(self, name: str, namespace: str) -> list[Manifest]:
         """Return the events of an object, the oldest first."""
         query = {"fieldSelector": f"involvedObject.name={name}"}
-        found = self._json("GET", _path("Event", namespace), query=query, missing={}).get("items") or []
+        found = self._json("GET", path_of("Event", namespace), query=query, missing={}).get("items") or []
         return sorted(found, key=lambda each: str(each.get("lastTimestamp") or each.get("eventTime") or ""))
 
     def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = True) -> Manifest:
         """Make an object be as it says (server-side apply); `force` takes fields over from who set them before."""
         query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower()} | ({"dryRun": "All"} if dry_run else {})
-        path = _path(manifest["kind"], manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"])
+        path = path_of(manifest["kind"], manifest["metadata"].get("namespace", ""), manifest["metadata"]["name"])
         found: Manifest = self._json("PATCH", path, body=manifest, query=query, form="application/apply-patch+yaml")
         return found
 
     def create(self, manifest: Manifest, *, dry_run: bool = False) -> Manifest | None:
         """Create an object; None if one of that name is there."""
         query = {"fieldManager": FIELD_MANAGER} | ({"dryRun": "All"} if dry_run else {})
-        path = _path(manifest["kind"], manifest["metadata"].get("namespace", ""))
+        path = path_of(manifest["kind"], manifest["metadata"].get("namespace", ""))
         found: Manifest | None = self._json("POST", path, body=manifest, query=query, there=None)
         return found
 
     def patch(self, kind: str, name: str, namespace: str, change: Manifest) -> Manifest | None:
         """Merge a change into an object (RFC 7396); None if there is none."""
-        path, form = _path(kind, namespace, name), "application/merge-patch+json"
+        path, form = path_of(kind, namespace, name), "application/merge-patch+json"
         query = {"fieldManager": FIELD_MANAGER}
         found: Manifest | None = self._json("PATCH", path, body=change, query=query, form=form, missing=None)
         return found
@@ -148,7 +111,7 @@ class Kube:
     def delete(self, kind: str, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
         """Ask for an object's end, with all that belongs to it; False if there is none. Its end is not awaited."""
         body: Manifest = {"propagationPolicy": "Background"} | ({} if grace is None else {"gracePeriodSeconds": grace})
-        return self._json("DELETE", _path(kind, namespace, name), body=body, missing=None) is not None
+        return self._json("DELETE", path_of(kind, namespace, name), body=body, missing=None) is not None
 
     def watch(
         self, kind: str, namespace: str = "", *, labels: Mapping[str, str] | None = None, seconds: int = 60
@@ -156,7 +119,7 @@ class Kube:
         """Yield (`ADDED` | `MODIFIED` | `DELETED`, object) as it happens, beginning with what is there."""
         selector = ",".join(f"{key}={value}" for key, value in (labels or {}).items())
         query = {"watch": "true", "timeoutSeconds": str(seconds), "labelSelector": selector}
-        for line in self._lines(_path(kind, namespace), query, silence=seconds + ANSWERS_WITHIN):
+        for line in self._lines(path_of(kind, namespace), query, silence=seconds + ANSWERS_WITHIN):
             event = json.loads(line)
             if event["type"] == "ERROR":
                 raise MlstackError(self._refused(event["object"].get("code", 500), event["object"], kind))
@@ -171,11 +134,19 @@ class Kube:
         follow: bool = False,
         tail: int | None = None,
         previous: bool = False,
+        timestamps: bool = False,
+        since: str = "",
     ) -> Iterator[bytes]:
-        """Yield the lines of a container's log. Ends quietly when there is no such pod (any more)."""
+        """Yield the lines of a container's log. Ends quietly when there is no such pod (any more).
+
+        `timestamps`: each begins with when it was written; `since`: those from that second on.
+        """
         query = {"follow": str(follow).lower(), "previous": str(previous).lower()}
+        query |= ({"timestamps": "true"} if timestamps else {}) | ({"sinceTime": since} if since else {})
         query |= ({"container": container} if container else {}) | ({"tailLines": str(tail)} if tail else {})
-        yield from self._lines(f"{_path('Pod', namespace, pod)}/log", query, silence=None if follow else ANSWERS_WITHIN)
+        yield from self._lines(
+            f"{path_of('Pod', namespace, pod)}/log", query, silence=None if follow else ANSWERS_WITHIN
+        )
 
     def may(self, verb: str, kind: str, namespace: str = "", *, subresource: str = "") -> bool:
         """Whether this user may do that (SelfSubjectAccessReview)."""
@@ -191,12 +162,22 @@ class Kube:
         return bool((found.get("status") or {}).get("allowed"))
 
     def through_service(
-        self, service: str, namespace: str, port: str, path: str, *, body: bytes | None = None, within: float = 10.0
+        self,
+        service: str,
+        namespace: str,
+        port: str,
+        path: str,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        within: float = 10.0,
     ) -> Answer:
         """Ask what is behind a Service by way of the API server, and return whatever answer there is."""
-        place = f"{_path('Service', namespace, f'{service}:{port}')}/proxy{path}"
+        place = f"{path_of('Service', namespace, f'{service}:{port}')}/proxy{path}"
         with self._explained():
-            found = self._send("GET" if body is None else "POST", place, raw=body, silence=within)
+            found = self._send(
+                "GET" if body is None else "POST", place, raw=body, headers=headers or {}, silence=within
+            )
         return Answer(found.status, {name.lower(): value for name, value in found.headers.items()}, found.data)
 
     # ------------------------------------------------------------------------------------------------ requests
@@ -211,12 +192,15 @@ class Kube:
         form: str = "application/json",
         **instead: Any,
     ) -> Any:
-        """Return the answer; `missing` is returned instead of a 404, `there` instead of a conflict with what exists."""
+        """Return the answer; `missing` is returned instead of a 404, `there` instead of a conflict with what exists.
+
+        A 404 in other words than an API server's (a balancer that has lost it) does not say that something is gone.
+        """
         with self._explained():
-            answer = self._send(method, path, body=body, query=query, form=form)
+            answer = self._send(method, path, body=body, query=query, headers={"Content-Type": form} if body else {})
             data = answer.data
         found = _decoded(data)
-        if answer.status == 404 and "missing" in instead:
+        if answer.status == 404 and "missing" in instead and (found.get("kind") == "Status" or not is_built_in(path)):
             return instead["missing"]
         if answer.status == 409 and found.get("reason") == "AlreadyExists" and "there" in instead:
             return instead["there"]
@@ -251,7 +235,7 @@ class Kube:
         body: Manifest | None = None,
         raw: bytes | None = None,
         query: Mapping[str, str] | None = None,
-        form: str = "application/json",
+        headers: Mapping[str, str] = MappingProxyType({}),
         stream: bool = False,
         silence: float | None = ANSWERS_WITHIN,
     ) -> Any:
@@ -264,11 +248,12 @@ class Kube:
             "redirect": False,
             "timeout": Timeout(connect=CONNECTS_WITHIN, read=silence),
         }
+        known = {"Accept": "application/json", "User-Agent": "mlstack"}
+        if options["body"] is not None:
+            known["Content-Type"] = "application/json"
+        known |= headers
         for renew in (False, True):
-            headers = {"Accept": "application/json", "User-Agent": "mlstack"} | self._login.headers(renew=renew)
-            if options["body"] is not None:
-                headers["Content-Type"] = form
-            answer = self._urllib3().request(method, url, headers=headers, **options)
+            answer = self._urllib3().request(method, url, headers=known | self._login.headers(renew=renew), **options)
             if answer.status != 401 or renew or not self.connection.user.get("exec"):
                 return answer
         raise AssertionError
@@ -305,91 +290,9 @@ class Kube:
         return refused(self.connection, status, answer, what=what, address=self._address)
 
 
-def _path(kind: str, namespace: str = "", name: str = "") -> str:
-    wanted = TYPES[kind]
-    parts = ["namespaces", namespace] if wanted.namespaced and namespace else []
-    parts += [wanted.plural, *([name] if name else [])]
-    return wanted.prefix + "".join(f"/{quote(part, safe='')}" for part in parts)
-
-
 def _decoded(data: bytes) -> dict[str, Any]:
     try:
         found = json.loads(data)
     except ValueError:
         found = None
     return found if isinstance(found, dict) else {"message": data.decode(errors="replace").strip()[:300]}
-
-
-# ---------------------------------------------------------------------------------------------------- words
-
-
-def unreachable(connection: Connection, error: BaseException, *, address: Address | None = None) -> Diagnostic:
-    """Say that an API server does not answer, or is not the one that the kubeconfig knows."""
-    reason = _innermost(error)
-    detail = f"{connection.server} ({_where(connection)}): {reason}."
-    if "SSL" in reason or "certificate" in reason.lower():
-        return Diagnostic(
-            code="kubernetes-tls",
-            summary="The API server is not the one that the kubeconfig knows",
-            detail=detail,
-            hint="Get the cluster's kubeconfig anew: its certificate has changed, or somebody else answers.",
-            command="kubectl version",
-            address=address,
-        )
-    return Diagnostic(
-        code="kubernetes-unreachable",
-        summary="The cluster's API server cannot be reached",
-        detail=detail,
-        hint="Nothing is taken for gone. See that the cluster runs and that the network reaches it:",
-        command="kubectl cluster-info",
-        address=address,
-    )
-
-
-def _innermost(error: BaseException) -> str:
-    """Return the reason inside: urllib3 wraps a refused connection twice."""
-    inner = error
-    while isinstance(deeper := getattr(inner, "reason", None) or inner.__cause__ or inner.__context__, BaseException):
-        inner = deeper
-    if isinstance(inner, socket.gaierror):
-        return f"the name is not known ({inner.strerror})"
-    return str(getattr(inner, "strerror", None) or inner or type(inner).__name__).rstrip(".")
-
-
-def refused(
-    connection: Connection, status: int, answer: Mapping[str, Any], *, what: str, address: Address | None = None
-) -> Diagnostic:
-    """Say what an API server answered instead of doing it."""
-    said = str(answer.get("message") or answer.get("reason") or f"HTTP {status}").rstrip(".")
-    detail = f"{connection.server} ({_where(connection)}), {what}: {said}."
-    match status:
-        case 401:
-            return Diagnostic(
-                code="kubernetes-unauthorized",
-                summary="The cluster does not know who is asking",
-                detail=detail,
-                hint="Log in to the cluster again; a token may have expired.",
-                command="kubectl auth whoami",
-                address=address,
-            )
-        case 403:
-            return Diagnostic(
-                code="kubernetes-forbidden",
-                summary="The cluster does not allow that",
-                detail=detail,
-                hint="Ask for the right, or use a context that has it. What you may do:",
-                command="kubectl auth can-i --list",
-                address=address,
-            )
-        case _:
-            return Diagnostic(
-                code="kubernetes-refused",
-                summary="The cluster refuses that",
-                detail=detail,
-                hint="Correct that and apply again.",
-                address=address,
-            )
-
-
-def _where(connection: Connection) -> str:
-    return f"context {connection.context}" if connection.context else connection.source

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlstack.drivers.kubernetes.client import Kube, Manifest
 
 
-def sender_for(record: Record, *, root: Path, timeout: float) -> Send | None:
+def sender_for(record: Record, *, root: Path, timeout: float, token: str | None) -> Send | None:
     """Return how an endpoint is asked by way of the API server; None where its URL can be used as it is.
 
     That is one with a host of an Ingress or a Gateway: the name of a Service is known inside of its cluster only.
@@ -30,10 +30,15 @@ def sender_for(record: Record, *, root: Path, timeout: float) -> Send | None:
     client = recorded_client(known, root=root, address=record.address)
     name, namespace = object_name(record.address), str(known.get("namespace", ""))
 
+    # The API server takes `Authorization` for its own, and hands it on to nobody.
+    headers = {"X-Mlstack-Authorization": f"Bearer {token}"} if token is not None else {}
+
     def send(method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
         del method  # a request with a body is a POST, as the protocol has it
-        answer = client.through_service(name, namespace, "http", path, body=body, within=timeout)
-        if answer.status in (401, 403) or (answer.status == 404 and b'"kind":"Status"' in answer.data):
+        answer = client.through_service(name, namespace, "http", path, body=body, headers=headers, within=timeout)
+        is_endpoints = 'realm="mlstack"' in answer.headers.get("www-authenticate", "")
+        is_missing = answer.status == 404 and b'"kind":"Status"' in answer.data
+        if is_missing or (answer.status in (401, 403) and not is_endpoints):
             raise MlstackError(_not_asked(record.address, client, answer.status, answer.data))
         return answer.status, answer.data
 

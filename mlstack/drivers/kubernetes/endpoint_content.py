@@ -1,12 +1,13 @@
 """What pods of an endpoint fetch by hash: the model and its code, in the remote before any pod asks for it."""
 
+from functools import lru_cache
 from pathlib import Path
 
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.dvc.objects import Objects
 from mlstack.drivers.dvc.saving import Saver
-from mlstack.drivers.dvc.settings import read_settings
+from mlstack.drivers.dvc.settings import DvcSettings, read_settings
 from mlstack.drivers.dvc.sharing import Sharing
 from mlstack.graph.graph import ResourceGraph
 from mlstack.graph.sources import FileDigest
@@ -19,10 +20,8 @@ def publish_content(endpoint: Endpoint, graph: ResourceGraph, version: str, *, r
 
     Raises `MlstackError`.
     """
-    settings = read_settings(root)
-    objects = Objects(settings.cache)
-    sharing = Sharing(root, settings, objects, declared=graph.spec.remote)
-    saver = Saver(root, settings, objects)
+    settings, sharing = _opened(root, graph.spec.remote)
+    saver = Saver(root, settings, Objects(settings.cache))
     wanted: dict[str, FileDigest] = {}
     for variant in endpoint.variants.values():
         model = graph.resources[variant.model]
@@ -34,6 +33,13 @@ def publish_content(endpoint: Endpoint, graph: ResourceGraph, version: str, *, r
                 raise MlstackError(_changed(file.path, endpoint.address))
             wanted[file.path] = found
     sharing.publish(wanted, say=say)
+
+
+@lru_cache(maxsize=1)
+def _opened(root: Path, declared: str | None) -> tuple[DvcSettings, Sharing]:
+    """Return the remote of a project, opened once for all endpoints: a client of S3 takes a while to make."""
+    settings = read_settings(root)
+    return settings, Sharing(root, settings, Objects(settings.cache), declared=declared)
 
 
 def _changed(path: str, address: Address) -> Diagnostic:

@@ -1,12 +1,13 @@
 """Waiting until what was applied is what runs: new pods are ready, and the endpoint says which model it serves."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.base import StepContext
 from mlstack.drivers.kubernetes.endpoint_pod import FETCH, READY, SERVER, VERSION
+from mlstack.drivers.kubernetes.refusals import Patience
 from mlstack.drivers.stacks import Unit
 from mlstack.spec.address import Address
 
@@ -14,11 +15,18 @@ if TYPE_CHECKING:
     from mlstack.drivers.kubernetes.client import Kube, Manifest
 
 REVISION = "deployment.kubernetes.io/revision"
+SLICE_OF = "kubernetes.io/service-name"
+"""The label by which an EndpointSlice belongs to a Service."""
 _LOOK_EVERY = (0.5, 3.0)
 """Seconds between two looks: at the beginning, and after a while."""
+_GOES_ON = "The cluster goes on with it; nobody looks whether it gets ready."
+OLD_PODS = "waiting until the Service sends nothing to old pods any more"
 PATIENCE = 20.0
 """Seconds for which something may fail that is tried again by itself: a registry that hiccups."""
+UNREACHABLE_FOR = 120.0
+"""Seconds for which a cluster that does not answer is asked again before nobody waits for the rollout any more."""
 _ANSWERS_WITHIN = 60.0
+_LEAVES_WITHIN = 300.0
 _CRASHES = {"OOMKilled": 2}
 """How often a container may end before it counts as failed, by the reason; 3 for any other."""
 _REFUSED = 121
@@ -38,6 +46,26 @@ def why_not_ready(deployment: "Manifest") -> str:
     return ""
 
 
+def wait_until_left(client: "Kube", unit: Unit, context: StepContext) -> None:
+    """Wait while a Deployment of that name ends: taken back, say, a moment ago. What is made over it goes with it.
+
+    Raises `MlstackError`.
+    """
+    about = next(each.inputs["metadata"] for each in unit.objects if each.key == "deployment")
+    began, is_told = time.monotonic(), False
+    while True:
+        found = client.get("Deployment", about["name"], about["namespace"])
+        if found is None or not found["metadata"].get("deletionTimestamp"):
+            return
+        if not is_told:
+            context.say(f"waiting until the Deployment {about['name']} of before has ended")
+            is_told = True
+        if time.monotonic() - began > _LEAVES_WITHIN:
+            raise MlstackError(_still_there(unit.address, found))
+        if context.stop.wait(_LOOK_EVERY[0]):
+            raise MlstackError(interrupted(unit.address, "Nothing of it was made."), exit_code=ExitCode.INTERRUPTED)
+
+
 def wait_for_rollout(client: "Kube", unit: Unit, context: StepContext) -> dict[str, Any]:
     """Wait until all pods of an endpoint are new and ready, and it says that it serves the model.
 
@@ -47,17 +75,30 @@ def wait_for_rollout(client: "Kube", unit: Unit, context: StepContext) -> dict[s
     name, namespace = str(deployment["metadata"]["name"]), str(deployment["metadata"]["namespace"])
     watcher = _Watcher(client, unit.address, name, namespace)
     began, pause, said = time.monotonic(), _LOOK_EVERY[0], ""
-    while (waits_for := watcher.look()) is not None:
+    patience = Patience(UNREACHABLE_FOR)
+    while (waits_for := _patiently(watcher.look, patience)) is not None:
         if waits_for != said:
             context.say(waits_for)
             said = waits_for
         if context.stop.wait(pause):
-            raise MlstackError(_interrupted(unit.address), exit_code=ExitCode.INTERRUPTED)
+            raise MlstackError(interrupted(unit.address, _GOES_ON), exit_code=ExitCode.INTERRUPTED)
         pause = min(_LOOK_EVERY[1], max(pause, (time.monotonic() - began) / 10))
     version = str(deployment["spec"]["template"]["metadata"]["annotations"].get(VERSION, ""))
     service = next(each.inputs for each in unit.objects if each.key == "service")
     _ask(client, service, version, context, address=unit.address)
     return watcher.seen()
+
+
+def _patiently(look: Callable[[], str | None], patience: Patience) -> str | None:
+    """Look, and take a server that does not answer for one more thing to wait for, a while."""
+    try:
+        waits_for = look()
+    except MlstackError as error:
+        if not patience.has(error):
+            raise
+        return f"no answer, asking again: {error.diagnostics[0].detail}"
+    patience.answered()
+    return waits_for
 
 
 class _Watcher:
@@ -80,11 +121,13 @@ class _Watcher:
         available, total = int(status.get("availableReplicas", 0)), int(status.get("replicas", 0))
         self._pods = newest_pods(self._client, found)
         if updated >= wanted and available >= wanted and total <= updated:
-            return None
+            return self._sends_to_old_pods()
         if (problem := self._problem(status)) is not None:
             raise MlstackError(problem)
         waiting = next((text for pod in self._pods if (text := _waits_for_node(pod))), "")
-        return waiting or f"{min(available, updated)} of {wanted} new replicas are ready"
+        doing = next((text for pod in self._pods if (text := what_it_does(pod))), "")
+        said = f"{min(available, updated)} of {wanted} new replicas are ready"
+        return waiting or (f"{said}; {doing}" if doing else said)
 
     def seen(self) -> dict[str, Any]:
         """Return which image the pods run, as the nodes say."""
@@ -95,6 +138,17 @@ class _Watcher:
             if each["name"] == SERVER and each.get("imageID")
         }
         return {"image_id": ids.pop()} if len(ids) == 1 else {}
+
+    def _sends_to_old_pods(self) -> str | None:
+        """Say so while the Service still has others than the new pods: whoever asks now might get an old answer.
+
+        Pods of others that have its labels, by design or not, are nothing to wait for: hence no longer than PATIENCE.
+        """
+        new = {str(pod["metadata"]["uid"]) for pod in self._pods}
+        asked = ready_pods(self._client, self._name, self._namespace)
+        if asked is None or asked <= new or self._is_lasting("old pods"):
+            return None
+        return OLD_PODS
 
     def _problem(self, status: Mapping[str, Any]) -> Diagnostic | None:
         conditions = {each["type"]: each for each in status.get("conditions") or ()}
@@ -112,8 +166,11 @@ class _Watcher:
 
     def _lasting(self, key: str, problem: Diagnostic) -> Diagnostic | None:
         """Return a problem once it has been there for long enough; one without a key is there to stay."""
+        return problem if not key or self._is_lasting(key) else None
+
+    def _is_lasting(self, key: str) -> bool:
         now = time.monotonic()
-        return problem if not key or now - self._since.setdefault(key, now) >= PATIENCE else None
+        return now - self._since.setdefault(key, now) >= PATIENCE
 
 
 def newest_pods(client: "Kube", deployment: "Manifest") -> list["Manifest"]:
@@ -131,6 +188,19 @@ def newest_pods(client: "Kube", deployment: "Manifest") -> list["Manifest"]:
         if not pod["metadata"].get("deletionTimestamp")
         and any(owner["uid"] in owners for owner in pod["metadata"].get("ownerReferences") or ())
     ]
+
+
+def ready_pods(client: "Kube", service: str, namespace: str) -> set[str] | None:
+    """Return the uids of the pods that a Service sends to, as its EndpointSlices have it; None if that is not told."""
+    if not client.may("list", "EndpointSlice", namespace):
+        return None
+    slices = client.listing("EndpointSlice", namespace, labels={SLICE_OF: service})
+    return {
+        str(each["targetRef"]["uid"])
+        for one in slices
+        for each in one.get("endpoints") or ()
+        if each.get("targetRef") and (each.get("conditions") or {}).get("ready", True)
+    }
 
 
 def _problems_of(pod: "Manifest", address: Address) -> Iterator[tuple[str, Diagnostic]]:
@@ -159,25 +229,60 @@ def _waits_for_node(pod: "Manifest") -> str:
     return ""
 
 
+def what_it_does(pod: "Manifest") -> str:
+    """Say how far a pod is on its way to be ready; "" for one that is, or of which nothing is known yet."""
+    status = pod.get("status") or {}
+    if any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions") or ()):
+        return ""
+    both = [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]
+    states = {each["name"]: each.get("state") or {} for each in both}
+    if "running" in states.get(SERVER, {}):
+        return "one loads its model"
+    if "running" in states.get(FETCH, {}):
+        return "one fetches its model"
+    node = (pod.get("spec") or {}).get("nodeName")
+    return f"one starts on {node}" if node else ""
+
+
 def _ask(client: "Kube", service: "Manifest", version: str, context: StepContext, *, address: Address) -> None:
     """Have the endpoint itself say, through its Service, that it is ready and which model it serves."""
     about = service["metadata"]
-    began = time.monotonic()
+    began, patience = time.monotonic(), Patience(UNREACHABLE_FOR)
     while True:
-        answer = client.through_service(about["name"], about["namespace"], "http", READY)
-        if answer.status == 403:
-            context.say("not asked whether it is ready: no right to `services/proxy`")
-            return
-        serves = answer.headers.get("mlstack-model-version", "")
-        if answer.status == 200 and serves == version:
-            return
-        if time.monotonic() - began > _ANSWERS_WITHIN:
-            raise MlstackError(_no_answer(address, answer.status, serves, version))
+        try:
+            answer = client.through_service(about["name"], about["namespace"], "http", READY)
+        except MlstackError as error:
+            if not patience.has(error):
+                raise
+        else:
+            began += patience.answered() * _ANSWERS_WITHIN  # it has its time anew
+            if answer.status == 403:
+                context.say("not asked whether it is ready: no right to `services/proxy`")
+                return
+            serves = answer.headers.get("mlstack-model-version", "")
+            if answer.status == 200 and serves == version:
+                return
+            if time.monotonic() - began > _ANSWERS_WITHIN:
+                raise MlstackError(_no_answer(address, answer.status, serves, version))
         if context.stop.wait(1.0):
-            raise MlstackError(_interrupted(address), exit_code=ExitCode.INTERRUPTED)
+            raise MlstackError(interrupted(address, _GOES_ON), exit_code=ExitCode.INTERRUPTED)
 
 
 # ---------------------------------------------------------------------------------------------------- words
+
+
+def _still_there(address: Address, deployment: "Manifest") -> Diagnostic:
+    about = deployment["metadata"]
+    holders = about.get("finalizers") or ()
+    return Diagnostic(
+        code="endpoint-still-ends",
+        summary="What has the endpoint's name does not end",
+        detail=f"The Deployment {about['name']} in {about['namespace']} is being removed since "
+        f"{about['deletionTimestamp']}" + (f"; {', '.join(holders)} holds it." if holders else "."),
+        hint="Look at its pods: one on a node that does not answer stays until the node is removed. Then apply again.",
+        command=f"kubectl get pods --namespace {about['namespace']}",
+        address=address,
+    )
 
 
 def _gone(address: Address, name: str, namespace: str) -> Diagnostic:
@@ -241,8 +346,9 @@ def _crashes(address: Address, container: str, last: Mapping[str, Any]) -> Diagn
         code="endpoint-out-of-memory" if is_memory else "endpoint-crashes",
         summary="The endpoint needs more memory than it gets" if is_memory else "The endpoint keeps ending",
         detail=f"Its container `{container}` ends with exit code {last.get('exitCode')}{said}.",
-        hint="Raise `resources.memory` of the endpoint." if is_memory else "Its log says why; correct it, apply again.",
-        command=f"mlstack logs {address}",
+        hint="Raise `resources.memory` of the endpoint."
+        if is_memory
+        else "The end of its log says why; correct that, and apply again.",
         address=address,
     )
 
@@ -268,11 +374,12 @@ def _no_answer(address: Address, status: int, serves: str, wanted: str) -> Diagn
     )
 
 
-def _interrupted(address: Address) -> Diagnostic:
+def interrupted(address: Address, detail: str) -> Diagnostic:
+    """Say that nobody waits for an endpoint any more."""
     return Diagnostic(
         code="interrupted",
         summary="Stopped while the endpoint started",
-        detail="The cluster goes on with it; nobody looks whether it gets ready.",
+        detail=detail,
         hint="Apply again to see.",
         address=address,
     )

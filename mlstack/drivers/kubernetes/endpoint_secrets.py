@@ -5,36 +5,20 @@ one after the other; what runs keeps what it was started with until then, also w
 """
 
 import os
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
-from hashlib import scrypt, sha256
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlstack.diagnostics import MlstackError
 from mlstack.drivers.kubernetes.names import ADDRESS, annotations_of, dns_name, labels_of, object_name
 from mlstack.drivers.kubernetes.pool_names import ROLE
 from mlstack.drivers.secrets import resolve_secrets
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Endpoint, SecretRef, Spec
+from mlstack.spec.spec import Endpoint, Spec
 
 if TYPE_CHECKING:
     from mlstack.drivers.kubernetes.client import Kube
 
 _ROLE = "endpoint-secrets"
-_LENGTH = 10
-_COST = 2**14  # 16 MiB and 40 ms for each guess at a value
-
-
-def secrets_version(endpoint: Endpoint, spec: Spec, *, root: Path) -> str | None:
-    """Return a short digest of the values, slow to guess at; None when they cannot be had here: it is not checked."""
-    try:
-        values = _values(endpoint.secrets, endpoint.address, root)
-    except MlstackError:
-        return None
-    salt = f"{spec.project}/{spec.environment}".encode()
-    parts = [f"{name}={_slow(value, salt).hex()}" for name, value in sorted(values.items())]
-    return sha256("\n".join(parts).encode()).hexdigest()[:_LENGTH]
 
 
 def secret_name(address: Address, version: str | None) -> str:
@@ -44,7 +28,7 @@ def secret_name(address: Address, version: str | None) -> str:
 
 def apply_secrets(client: "Kube", endpoint: Endpoint, spec: Spec, name: str, namespace: str, *, root: Path) -> None:
     """Make the Secret with the values as they are now. Raises `MlstackError`."""
-    values = _values(endpoint.secrets, endpoint.address, root)
+    values = resolve_secrets(endpoint.secrets, address=endpoint.address, root=root, environment=os.environ).reveal()
     labels = labels_of(spec.project, spec.environment, endpoint.address) | {ROLE: _ROLE}
     about = {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations_of(endpoint.address)}
     client.apply({"apiVersion": "v1", "kind": "Secret", "metadata": about, "type": "Opaque", "stringData": values})
@@ -58,12 +42,3 @@ def remove_secrets(client: "Kube", address: Address, spec: Spec, namespace: str,
         exact = (found["metadata"].get("annotations") or {}).get(ADDRESS)
         if exact == address and found["metadata"]["name"] not in kept:
             client.delete("Secret", found["metadata"]["name"], namespace)
-
-
-def _values(secrets: Mapping[str, SecretRef], address: Address, root: Path) -> dict[str, str]:
-    return resolve_secrets(secrets, address=address, root=root, environment=os.environ).reveal()
-
-
-@lru_cache(maxsize=1024)
-def _slow(value: str, salt: bytes) -> bytes:
-    return scrypt(value.encode("utf-8", "surrogateescape"), salt=salt, n=_COST, r=8, p=1, dklen=16)

@@ -10,6 +10,7 @@ from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import StepContext
 from mlstack.drivers.kubernetes.endpoint_pod import FETCH, SERVER
 from mlstack.drivers.kubernetes.endpoint_rollout import newest_pods
+from mlstack.drivers.kubernetes.endpoint_routing import REFUSED_CODE
 from mlstack.drivers.secrets import Masker, resolve_secrets
 from mlstack.drivers.stacks import StepTrouble, Unit
 from mlstack.spec.spec import Endpoint
@@ -24,8 +25,11 @@ EVENTS, LINES = 5, 20
 def explain_rollout(client: "Kube", unit: Unit, problem: Diagnostic, context: StepContext) -> StepTrouble:
     """Return the problem with the last events of the newest pods, and the last lines that they wrote.
 
-    What cannot be had is left out: this is asked when something went wrong already.
+    What cannot be had is left out: this is asked when something went wrong already. Where a route is refused, the pods
+    are well, and have nothing to say.
     """
+    if problem.code == REFUSED_CODE:
+        return StepTrouble(diagnostic=problem)
     deployment = next(each.inputs for each in unit.objects if each.key == "deployment")
     name, namespace = str(deployment["metadata"]["name"]), str(deployment["metadata"]["namespace"])
     try:

@@ -7,7 +7,6 @@ from mlstack.drivers.kubernetes.client import Kube
 from mlstack.drivers.kubernetes.job_board import JobBoard
 from mlstack.drivers.kubernetes.job_follow import first_pod
 from mlstack.drivers.kubernetes.job_objects import STAGE_CONTAINER
-from mlstack.drivers.kubernetes.job_status import judge
 from mlstack.drivers.remote_run.results import read_log, read_remote_run
 from mlstack.runner.record import End, Heartbeat
 from mlstack.runner.store import Store
@@ -30,18 +29,24 @@ def run_log(handle: RemoteHandle, attempt: int, *, kube: Kube, board: JobBoard, 
 
 
 def growing_log(handle: RemoteHandle, attempt: int, *, kube: Kube, board: JobBoard, store: Store) -> Iterator[bytes]:
-    """Yield what an attempt writes until it is over; before it begins, wait for its pod."""
+    """Yield what an attempt writes until it is over; before it begins, say why it waits.
+
+    A pod that a queue takes out again has a successor, whose log goes on behind.
+    """
     job, namespace = handle.place["job"], handle.place["namespace"]
+    shown, said = None, ""
     while True:
-        seen_job, pods = board.look(job)
-        seen = judge(seen_job, pods)
-        if seen.phase == "running":
-            pod = first_pod(pods)
-            assert pod is not None  # noqa: S101 - something runs
-            yield from (line + b"\n" for line in kube.log(pod, namespace, container=STAGE_CONTAINER, follow=True))
-            return
-        if seen.phase not in {"waiting", "starting"}:
-            yield from run_log(handle, attempt, kube=kube, board=board, store=store)
+        seen, pods = board.see(job)
+        pod = first_pod(pods)
+        if seen.phase == "running" and pod not in (None, shown):
+            shown = pod
+            yield from (line + b"\n" for line in kube.log(str(pod), namespace, container=STAGE_CONTAINER, follow=True))
+        elif seen.phase in {"waiting", "starting"} and seen.said != said:
+            said = seen.said
+            yield f"mlstack: {said}\n".encode()
+        elif seen.phase not in {"waiting", "starting", "running"}:
+            if shown is None:
+                yield from run_log(handle, attempt, kube=kube, board=board, store=store)
             return
         time.sleep(_EVERY)
 

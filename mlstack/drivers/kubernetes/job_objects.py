@@ -19,6 +19,8 @@ from mlstack.spec.spec import Pool, Spec, Stage
 
 Manifest = dict[str, Any]
 ATTEMPT = f"{PREFIX}attempt"
+QUEUE = "kueue.x-k8s.io/queue-name"
+"""Label of a Job: the LocalQueue of Kueue that lets it begin."""
 STAGE_CONTAINER = "stage"
 RUNNER_FOLDER = "/opt/mlstack/runner"
 """Where images.runner holds the runner; its pods see it at the same place."""
@@ -83,7 +85,7 @@ def build_job(plan: JobPlan) -> Manifest:
     kept = int(plan.settings.kept_for)
     labels = _labels(plan)
     if plan.settings.queue:
-        labels["kueue.x-k8s.io/queue-name"] = plan.settings.queue
+        labels[QUEUE] = plan.settings.queue
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -6,7 +6,11 @@ from pathlib import Path
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.kubernetes.client import Kube
 from mlstack.drivers.kubernetes.connection import find_connection
+from mlstack.drivers.kubernetes.needs import AskedCluster
+from mlstack.drivers.kubernetes.place import place_of
 from mlstack.drivers.kubernetes.preflight_nodes import check_nodes
+from mlstack.drivers.kubernetes.preflight_queues import check_queues
+from mlstack.drivers.kubernetes.remote_secret import missing_values
 from mlstack.drivers.kubernetes.settings import namespace_of, read_settings
 from mlstack.drivers.registry import pool_of
 from mlstack.drivers.remote_run.remote import explained, open_remote, project_remote
@@ -39,6 +43,7 @@ def _check_remote(graph: ResourceGraph, root: Path) -> Iterator[Diagnostic]:
 
 def _check_pool(pool: Pool, graph: ResourceGraph, root: Path) -> Iterator[Diagnostic]:
     settings = read_settings(pool)
+    yield from missing_values(pool, settings, root=root)
     connection = find_connection(settings, root=root, address=pool.address)
     kube = Kube(connection, address=pool.address)
     namespace = namespace_of(settings, project=graph.spec.project, environment=graph.spec.environment)
@@ -53,3 +58,6 @@ def _check_pool(pool: Pool, graph: ResourceGraph, root: Path) -> Iterator[Diagno
             address=pool.address,
         )
     yield from check_nodes(kube, [pool], graph)
+    cluster = AskedCluster(kube, place_of(settings, graph.spec))
+    if settings.queue and kube.has_type("LocalQueue"):
+        yield from check_queues(settings, pool, graph.spec, cluster.one)

@@ -1,12 +1,14 @@
 """What a Job and its pods say of themselves: how far an attempt is, and why it failed. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Literal
 
 import msgspec
 
 from mlstack.drivers.base import Cause
 from mlstack.drivers.kubernetes.job_objects import STAGE_CONTAINER
+from mlstack.drivers.kubernetes.job_queue import what_it_waits_for
 
 Manifest = dict[str, Any]
 Phase = Literal["waiting", "starting", "running", "failed", "succeeded", "gone"]
@@ -22,7 +24,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """How far an attempt is. `said` is a line for people.
 
     `stuck` is why it does not go on, as long as it does not: after a while that counts as a failure for that cause, at
-    once if `for_good`. `cause` is why it failed.
+    once if `for_good`. `cause` is why it failed. `told_by` names the object whose events may say more.
     """
 
     phase: Phase
@@ -30,10 +32,22 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     stuck: "Cause | None" = None
     for_good: bool = False
     cause: "Cause | None" = None
+    told_by: str = ""
 
 
-def judge(job: Manifest | None, pods: Sequence[Manifest], events: Iterable[Manifest] = ()) -> Seen:
-    """Say how far an attempt is. `events` are those of the Job, asked where it has no pod."""
+def judge(
+    job: Manifest | None,
+    pods: Sequence[Manifest],
+    events: Sequence[Manifest] = (),
+    *,
+    workload: Manifest | None = None,
+    now: float = 0.0,
+) -> Seen:
+    """Say how far an attempt is.
+
+    `events` are those that the answer asked for without them (`told_by`); `workload` is what Kueue says of a Job that
+    waits. `now` (seconds since the epoch) tells which pods should have ended by now.
+    """
     if job is None:
         return Seen(phase="gone")
     conditions = {each["type"]: each for each in (job.get("status") or {}).get("conditions") or () if _holds(each)}
@@ -43,16 +57,10 @@ def judge(job: Manifest | None, pods: Sequence[Manifest], events: Iterable[Manif
     if failed is not None:
         return _failure(failed, pods)
     if (job.get("spec") or {}).get("suspend"):
-        return Seen(phase="waiting", said="waits in the cluster's queue")
+        return Seen(phase="waiting", said=shortened(what_it_waits_for(job, workload)))
     if not pods:
-        return _without_pods(events)
-    return max((_pod(pod) for pod in pods), key=_urgency)
-
-
-def end_of(pods: Sequence[Manifest]) -> Manifest | None:
-    """Return the state of the stage's container that ended first of those that failed."""
-    ended = [state for pod in pods if (state := _terminated(pod)) is not None and state.get("exitCode")]
-    return min(ended, key=lambda state: str(state.get("finishedAt") or "~"), default=None)
+        return _without_pods(job, events)
+    return max((_leaving(pod, now) or _pod(pod, events) for pod in pods), key=_urgency)
 
 
 def is_up(pod: Manifest) -> bool:
@@ -68,21 +76,39 @@ def _urgency(seen: Seen) -> tuple[bool, bool, int]:
 # ---------------------------------------------------------------------------------------------------- on its way
 
 
-def _without_pods(events: Iterable[Manifest]) -> Seen:
+def _without_pods(job: Manifest, events: Sequence[Manifest]) -> Seen:
     said = [str(each.get("message") or "") for each in events if each.get("reason") == "FailedCreate"]
     if not said:
-        return Seen(phase="waiting", said="waits for its pod")
-    message = _short(said[-1])
+        return Seen(phase="waiting", said="waits for its pod", told_by=(job.get("metadata") or {}).get("name", ""))
+    message = shortened(said[-1])
     if "exceeded quota" in message:
-        return Seen(phase="waiting", said=f"waits for room in the pool's quota: {message}", stuck="no-capacity")
+        amounts = (
+            message.partition("exceeded quota: ")[2] or message
+        )  # before that: which pod, and that it is forbidden
+        return Seen(phase="waiting", said=f"waits for room in the pool's quota: {amounts}", stuck="no-capacity")
     return Seen(phase="waiting", said=f"its pod cannot be made: {message}", stuck="error")
 
 
-def _pod(pod: Manifest) -> Seen:
+def _leaving(pod: Manifest, now: float) -> Seen | None:
+    """Say so of a pod whose node does not tell how it ends: only the node can, or whoever removes it."""
+    until = (pod.get("metadata") or {}).get("deletionTimestamp")
+    if until is None or (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded"):
+        return None
+    node = (pod.get("spec") or {}).get("nodeName") or "its node"
+    if datetime.fromisoformat(until).timestamp() < now:
+        said = f"{node} does not answer: its pod should have ended there at {until}"
+        return Seen(phase="starting", said=said, stuck="node-lost")
+    disrupted = _disrupted(pod)
+    if disrupted is not None and disrupted.get("reason") == "DeletionByTaintManager":
+        return Seen(phase="starting", said=f"{node} does not answer; its pod is given up at {until}")
+    return None
+
+
+def _pod(pod: Manifest, events: Sequence[Manifest]) -> Seen:
     status = pod.get("status") or {}
     for state in _states(pod):
         waiting = state.get("waiting") or {}
-        reason, message = str(waiting.get("reason") or ""), _short(str(waiting.get("message") or ""))
+        reason, message = str(waiting.get("reason") or ""), shortened(str(waiting.get("message") or ""))
         if reason in _PULLING:
             said = f"its image cannot be pulled: {message or reason}"
             return Seen(phase="starting", said=said, stuck="image-pull", for_good=reason in _AT_ONCE)
@@ -90,19 +116,24 @@ def _pod(pod: Manifest) -> Seen:
             return Seen(phase="starting", said=f"its container cannot start: {message or reason}", stuck="error")
     scheduled: Manifest = next((each for each in status.get("conditions") or () if each["type"] == "PodScheduled"), {})
     if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
-        said = f"waits for a node: {_short(str(scheduled.get('message') or ''))}"
+        said = f"waits for a node: {shortened(str(scheduled.get('message') or ''))}"
         return Seen(phase="waiting", said=said, stuck="no-capacity")
     if any({"running", "terminated"} & state.keys() for state in _states(pod, main=True)):
         return Seen(phase="running")
     node = (pod.get("spec") or {}).get("nodeName")
-    return Seen(phase="starting", said=f"starts on {node}" if node else "waits for a node")
+    if not node:
+        return Seen(phase="waiting", said="waits for a node")
+    steps = [each for each in events if each.get("reason") in ("Pulling", "Pulled")]
+    is_pulling = bool(steps) and steps[-1]["reason"] == "Pulling"
+    said = f"starts on {node}" + (": its image is being pulled" if is_pulling else "")
+    return Seen(phase="starting", said=said, told_by=(pod.get("metadata") or {}).get("name", ""))
 
 
 # ---------------------------------------------------------------------------------------------------- at its end
 
 
 def _failure(condition: Manifest, pods: Sequence[Manifest]) -> Seen:
-    message = _short(str(condition.get("message") or ""))
+    message = shortened(str(condition.get("message") or ""))
     if condition.get("reason") == "DeadlineExceeded":
         return Seen(phase="failed", cause="timeout", said=message)
     found = [each for pod in pods if (each := _why(pod)) is not None]
@@ -133,20 +164,26 @@ def _why(pod: Manifest) -> Seen | None:
     state = _terminated(pod)
     if state is not None and state.get("reason") == "OOMKilled":
         return Seen(phase="failed", cause="out-of-memory", said="it used more memory than it has")
-    disrupted = next(
-        (each for each in status.get("conditions") or () if each["type"] == "DisruptionTarget" and _holds(each)), None
-    )
+    disrupted = _disrupted(pod)
     if disrupted is not None or status.get("reason"):
-        reason = str((disrupted or {}).get("reason") or status.get("reason"))
-        said = _short(str((disrupted or {}).get("message") or status.get("message") or reason))
+        reasons = [str(each["reason"]) for each in (disrupted or {}, status) if each.get("reason")]
+        said = shortened(str((disrupted or {}).get("message") or status.get("message") or reasons[0]))
         if "ephemeral" in said and "exceeds" in said:
             return Seen(phase="failed", cause="error", said=said)
-        return Seen(phase="failed", cause="node-lost" if reason in _NODE_WENT else "preempted", said=said)
+        return Seen(
+            phase="failed", cause="preempted" if set(reasons).isdisjoint(_NODE_WENT) else "node-lost", said=said
+        )
     if state is None or not state.get("exitCode"):
         return None
     code = int(state["exitCode"])
-    word = _short(str(state.get("message") or "").strip().splitlines()[0]) if state.get("message") else ""
+    word = shortened(str(state.get("message") or "").strip().splitlines()[0]) if state.get("message") else ""
     return Seen(phase="failed", cause=_EXIT.get(code, "error"), said=word or f"exit code {code}")
+
+
+def _disrupted(pod: Manifest) -> Manifest | None:
+    """Return why the cluster takes a pod away, if it does."""
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return next((each for each in conditions if each["type"] == "DisruptionTarget" and _holds(each)), None)
 
 
 def _terminated(pod: Manifest) -> Manifest | None:
@@ -165,6 +202,7 @@ def _holds(condition: Manifest) -> bool:
     return bool(condition.get("status") == "True")
 
 
-def _short(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return a text of others on one line, without its middle where that is long."""
     words = " ".join(text.split())
-    return words if len(words) <= 300 else f"{words[:297]}…"
+    return words if len(words) <= 300 else f"{words[:119]} … {words[-178:]}"  # the cause comes last

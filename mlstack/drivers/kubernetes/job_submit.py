@@ -116,9 +116,13 @@ def create_objects(plan: JobPlan, kube: Kube, *, root: Path) -> bool:
     """
     address = plan.stage.address
     secrets = resolve_secrets(plan.stage.secrets, address=address, root=root, environment=os.environ).reveal()
-    remote = apply_remote_secret(kube, plan.pool, plan.settings, plan.spec, plan.namespace, root=root)
-    manifest = build_job(msgspec.structs.replace(plan, remote_secret=remote))
-    made = kube.create(manifest)
+    try:
+        remote = apply_remote_secret(kube, plan.pool, plan.settings, plan.spec, plan.namespace, root=root)
+        made = kube.create(build_job(msgspec.structs.replace(plan, remote_secret=remote)))
+    except MlstackError as error:
+        if _lacks_namespace(plan, kube):
+            raise MlstackError(_namespace_gone(plan)) from error
+        raise
     job = made or kube.get("Job", plan.name, plan.namespace)
     if job is None:
         raise MlstackError(_vanished(plan))
@@ -147,5 +151,24 @@ def _vanished(plan: JobPlan) -> Diagnostic:
         summary="Somebody removed the run's Job while it was started",
         detail=f"Job {plan.name} in namespace {plan.namespace} was there, and then it was not.",
         hint="Apply again.",
+        address=plan.stage.address,
+    )
+
+
+def _lacks_namespace(plan: JobPlan, kube: Kube) -> bool:
+    try:
+        return kube.get("Namespace", plan.namespace) is None
+    except MlstackError:  # it may not be seen, or nothing answers: what went wrong before is said
+        return False
+
+
+def _namespace_gone(plan: JobPlan) -> Diagnostic:
+    return Diagnostic(
+        code="namespace-gone",
+        summary="The namespace in which the stage is to run is not there",
+        detail=f"{plan.stage.address} runs in {plan.pool.address}; the cluster has no namespace {plan.namespace}, "
+        "although the pool was applied.",
+        hint="Make it again:",
+        command=f"mlstack apply --target {plan.pool.address}",
         address=plan.stage.address,
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.kubernetes.connection import Connection, program_of
 
@@ -119,7 +120,7 @@ def _run_plugin(connection: Connection) -> _Granted:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             last = said[-1] if said else "nothing"
             raise MlstackError(_failed(connection, f"{program} ended with {done.returncode} and said: {last}"))
-        return msgspec.json.decode(done.stdout, type=_Answer).status
+        return decoding.decode(done.stdout, _Answer).status
     except (OSError, subprocess.TimeoutExpired, msgspec.MsgspecError) as error:
         raise MlstackError(_failed(connection, f"{program}: {error}")) from error
 

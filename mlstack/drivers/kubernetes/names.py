@@ -1,7 +1,9 @@
 """Names and labels of what mlstack makes in a cluster: the same for the same address, never random."""
 
 import re
+from collections.abc import Mapping
 from hashlib import sha256
+from typing import Any
 
 from mlstack.spec.address import Address, parse_address
 
@@ -13,6 +15,8 @@ PROJECT, ENVIRONMENT, ADDRESS, FINGERPRINT = (
 FIELD_MANAGER = "mlstack"
 LONGEST = 63
 """Characters of a label's value, and of the names that end up in one (DNS labels)."""
+EGRESS_NAMESPACE = "namespace/"
+"""How an `egress` of a pool begins that is all pods of a namespace."""
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
@@ -63,6 +67,14 @@ def labels_of(project: str, environment: str, address: Address) -> dict[str, str
 def annotations_of(address: Address) -> dict[str, str]:
     """Return the annotation with the exact address, which a label cannot hold."""
     return {ADDRESS: address}
+
+
+def owner_of(found: Mapping[str, Any]) -> str:
+    """Return which environment of mlstack's has made an object, in words; "" where none says so."""
+    labels = (found.get("metadata") or {}).get("labels") or {}
+    if labels.get(MANAGED_BY) != "mlstack" or PROJECT not in labels:
+        return ""
+    return f'environment "{labels.get(ENVIRONMENT, "")}" of the project "{labels[PROJECT]}"'
 
 
 def is_ours(found: dict[str, object], project: str, environment: str) -> bool:

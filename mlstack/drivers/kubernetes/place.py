@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from mlstack.diagnostics import MlstackError
+from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.kubernetes.connection import POD_FOLDER
 from mlstack.drivers.kubernetes.names import dns_name
 from mlstack.drivers.kubernetes.settings import KubernetesSettings, namespace_of, read_settings
 from mlstack.drivers.stacks import Provider
@@ -19,8 +20,27 @@ if TYPE_CHECKING:
 
 PLUGIN_VERSION = "4.34.2"
 """The version of Pulumi's plugin that the objects are written for."""
+IDENTIFIER = "clusterIdentifier"
+"""The plugin's setting by which it tells clusters, whatever kubeconfigs call them."""
 TARGET = "kubernetes"
-_IN_CLUSTER = "kubernetes-in-cluster"
+_WAY = ("context", "kubeconfig", "in_cluster")
+_POD: Final = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "current-context": "pod",
+    "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
+    "clusters": [
+        {
+            "name": "pod",
+            "cluster": {
+                "server": "https://kubernetes.default.svc",
+                "certificate-authority": str(POD_FOLDER / "ca.crt"),
+            },
+        }
+    ],
+    "users": [{"name": "pod", "user": {"tokenFile": str(POD_FOLDER / "token")}}],
+}
+"""The kubeconfig of a pod: plugins look for one in KUBECONFIG first, and that may be of another cluster."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +53,12 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     def attributes(self) -> dict[str, Any]:
         """Return what a record keeps of it: enough to find it again when its declaration is gone."""
-        cluster = {"context": self.context, "kubeconfig": self.kubeconfig, "in_cluster": self.in_cluster}
-        return {"namespace": self.namespace, **{name: value for name, value in cluster.items() if value}}
+        return {"namespace": self.namespace, **{name: getattr(self, name) for name in _WAY if getattr(self, name)}}
+
+    @property
+    def way(self) -> "Place":
+        """The way to its cluster alone: two ways may lead to one cluster (`ways.py`)."""
+        return msgspec.structs.replace(self, namespace="")
 
 
 def place_of(settings: KubernetesSettings, spec: Spec) -> Place:
@@ -45,6 +69,22 @@ def place_of(settings: KubernetesSettings, spec: Spec) -> Place:
         kubeconfig=settings.kubeconfig or "",
         in_cluster=settings.in_cluster,
     )
+
+
+def recorded_place(known: Mapping[str, Any]) -> Place:
+    """Return where something is by the attributes of its record."""
+    return Place(
+        namespace=str(known.get("namespace") or ""),
+        context=str(known.get("context") or ""),
+        kubeconfig=str(known.get("kubeconfig") or ""),
+        in_cluster=bool(known.get("in_cluster")),
+    )
+
+
+def with_way(known: Mapping[str, Any], way: Place) -> dict[str, Any]:
+    """Return the attributes of something with this way to its cluster."""
+    place = msgspec.structs.replace(way, namespace=str(known.get("namespace") or ""))
+    return {name: value for name, value in known.items() if name not in _WAY} | place.attributes()
 
 
 def pools_at(place: Place, graph: ResourceGraph) -> list[Pool]:
@@ -62,15 +102,24 @@ def pools_at(place: Place, graph: ResourceGraph) -> list[Pool]:
     return found
 
 
-def provider_of(known: Mapping[str, Any], *, root: Path) -> Provider:
-    """Return the engine's plugin for a cluster, given the attributes of what is in it."""
-    settings = {name: str(known[name]) for name in ("kubeconfig", "context") if known.get(name)}
-    key = "in-cluster" if known.get("in_cluster") else "-".join(settings.values()) or "default"
-    if "kubeconfig" in settings:
-        settings["kubeconfig"] = str(root / Path(settings["kubeconfig"]).expanduser())
+def provider_of(place: Place, *, root: Path) -> Provider:
+    """Return the engine's plugin for a cluster; its key is the one of a cluster that nothing is recorded of."""
+    key = "-".join(each for each in (place.kubeconfig, place.context) if each) or "default"
     return Provider(
-        name="kubernetes", version=PLUGIN_VERSION, key=f"kubernetes-{dns_name(key, longest=40)}", settings=settings
+        name=TARGET,
+        version=PLUGIN_VERSION,
+        key=f"kubernetes-{dns_name('in-cluster' if place.in_cluster else key, longest=40)}",
+        settings=plugin_settings(place, root=root),
+        identifier=IDENTIFIER,
     )
+
+
+def plugin_settings(place: Place, *, root: Path) -> dict[str, Any]:
+    """Return by which way the plugin reaches a cluster from here. No two ways have the same."""
+    if place.in_cluster:
+        return {"kubeconfig": _POD}
+    file = {"kubeconfig": str(root / Path(place.kubeconfig).expanduser())} if place.kubeconfig else {}
+    return {**file, **({"context": place.context} if place.context else {})}
 
 
 def recorded_client(known: Mapping[str, Any], *, root: Path, address: Address | None = None) -> "Kube":
@@ -91,15 +140,23 @@ def check_cluster(provider: Provider, *, root: Path, reads: bool, address: Addre
 
     Where nothing is read, a cluster need not be known yet: apply asks for it. Raises `MlstackError`.
     """
-    known = {**provider.settings, "in_cluster": provider.key == _IN_CLUSTER and not provider.settings}
+    known = {"in_cluster": True} if provider.settings == {"kubeconfig": _POD} else provider.settings
     try:
         client = recorded_client(known, root=root, address=address)
+        if reads:
+            client.version()
     except MlstackError as error:
-        if reads or any(each.code == "kubeconfig-in-repository" for each in error.diagnostics):
+        if any(each.code == "kubeconfig-in-repository" for each in error.diagnostics):
             raise
-        return
-    if reads:
-        client.version()
+        if reads:
+            raise MlstackError(*(_with_way_out(each) for each in error.diagnostics)) from error
+
+
+def _with_way_out(problem: Diagnostic) -> Diagnostic:
+    """Add to a problem of reading a cluster how a plan is made without."""
+    return msgspec.structs.replace(
+        problem, hint=f"`mlstack plan --no-refresh` plans without asking the cluster. {problem.hint}"
+    )
 
 
 def pods_remote(settings: KubernetesSettings, spec: Spec, *, root: Path) -> dict[str, Any]:

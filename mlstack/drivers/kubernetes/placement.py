@@ -40,6 +40,12 @@ _SPOT = (
     ("kubernetes.azure.com/scalesetpriority", "spot"),
 )
 """How clouds label the nodes that they may take away again; two of them taint those as well."""
+_RESERVED = (
+    ("karpenter.sh/capacity-type", "reserved"),
+    ("eks.amazonaws.com/capacityType", "CAPACITY_BLOCK"),
+)
+_RESERVATION = "cloud.google.com/reservation-name"
+"""A label that only nodes of a reservation have, whatever its value."""
 _SPOT_TAINTS = ("cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority")
 
 
@@ -118,21 +124,28 @@ def _terms(accelerator: str, settings: KubernetesSettings) -> list[list[dict[str
 
 
 def _preferred(ranked: list[list[list[dict[str, Any]]]], pool: Pool, *, off_spot: bool) -> list[dict[str, Any]]:
-    """Return the order of preference: of accelerators, then of spot before other nodes or the reverse."""
+    """Return the order of preference: of accelerators, then of kinds of capacity."""
     found = []
     if len(ranked) > 1:
         for place, alternatives in enumerate(ranked[:-1]):
             weight = max(10, 100 - 30 * place)
             found += [{"weight": weight, "preference": {"matchExpressions": term}} for term in alternatives if term]
-    others = [name for name in pool.capacity if name != "spot"]
-    if others and "spot" in pool.capacity and not off_spot:
-        first = pool.capacity.index("spot") < pool.capacity.index("on-demand") if "on-demand" in others else False
-        operator = "In" if first else "NotIn"
-        found += [
-            {"weight": 5, "preference": {"matchExpressions": [{"key": key, "operator": operator, "values": [value]}]}}
-            for key, value in _SPOT
-        ]
+    kinds = [kind for kind in pool.capacity if kind != "spot" or not off_spot]
+    for place, kind in enumerate(reversed(kinds)):
+        # Nothing is gained by the last one; all of them together count for less than an accelerator's place.
+        found += [{"weight": 5 * place, "preference": {"matchExpressions": term}} for term in _nodes(kind) if place]
     return found
+
+
+def _nodes(capacity: str) -> list[list[dict[str, Any]]]:
+    """Return the alternatives by which nodes of a kind of capacity are known."""
+    if capacity == "spot":
+        return [[{"key": key, "operator": "In", "values": [value]}] for key, value in _SPOT]
+    if capacity == "reserved":
+        labelled = [[{"key": key, "operator": "In", "values": [value]}] for key, value in _RESERVED]
+        return [*labelled, [{"key": _RESERVATION, "operator": "Exists"}]]
+    others = [{"key": key, "operator": "NotIn", "values": [value]} for key, value in (*_SPOT, *_RESERVED)]
+    return [[*others, {"key": _RESERVATION, "operator": "DoesNotExist"}]]
 
 
 def _maker(accelerator: str) -> str:

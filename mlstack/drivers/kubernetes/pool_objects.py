@@ -1,10 +1,10 @@
 """The objects behind a pool, from its attributes: what pods of the pool run as, may use and may reach. Pure."""
 
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import Any
 
 from mlstack.drivers.kubernetes.names import annotations_of, dns_name, labels_of, object_name, owner_labels
+from mlstack.drivers.kubernetes.pool_egress import egress_rule
 from mlstack.drivers.kubernetes.pool_names import ENDPOINT, ROLE, pool_labels
 from mlstack.drivers.stacks import Object
 from mlstack.graph.dockerfile import SERVING_PORT
@@ -12,7 +12,8 @@ from mlstack.spec.address import Address
 from mlstack.spec.spec import Spec
 
 POD_SECURITY = "restricted"
-DNS_PORT = 53
+DNS_PORTS = (53, 5353)
+"""Where names are asked for. Policies see the port of the pod that answers: OpenShift's listen on the second."""
 TAKE_BACK = {"pulumi.com/patchForce": "true"}
 """What people changed by hand is taken back, whichever tool they did it with (`kubectl scale` would be a conflict)."""
 
@@ -34,11 +35,12 @@ def pool_objects(address: Address, spec: Spec, known: Mapping[str, Any]) -> tupl
     return tuple(_objects(address, spec, known))
 
 
-def made(key: str, kind: str, inputs: dict[str, Any], *, needs: tuple[str, ...] = ()) -> Object:
+def made(key: str, kind: str, inputs: dict[str, Any], *, needs: tuple[str, ...] = (), shared: str = "") -> Object:
     """Return an object of a unit, with the provider's ID: what a killed update made is found by it."""
     about = inputs["metadata"]
     identity = f"{about['namespace']}/{about['name']}" if "namespace" in about else about["name"]
-    return Object(key=key, type=f"kubernetes:{kind}", inputs=inputs, needs=needs, options={"id": identity})
+    options = {"id": identity}
+    return Object(key=key, type=f"kubernetes:{kind}", inputs=inputs, needs=needs, shared=shared, options=options)
 
 
 def namespace_key(namespace: str) -> str:
@@ -48,27 +50,21 @@ def namespace_key(namespace: str) -> str:
 
 def _objects(address: Address, spec: Spec, known: Mapping[str, Any]) -> Iterator[Object]:
     namespace, short = str(known["namespace"]), object_name(address)
-    stands_on: tuple[str, ...] = ()
-    if known.get("owns_namespace"):
-        yield _namespace(address, spec, namespace)
-    if known.get("namespace_of"):
-        stands_on = (f"{known['namespace_of']}#{namespace_key(namespace)}",)
+    owns = bool(known.get("owns_namespace"))
+    needs = (namespace_key(namespace),) if owns else ()
 
     def one(key: str, kind: str, name: str, **body: Any) -> Object:
         inputs = {**_head(kind), "metadata": metadata(spec, address, name, namespace), **body}
-        return made(key, kind, inputs, needs=stands_on)
+        return made(key, kind, inputs, needs=needs)
 
-    if known.get("owns_namespace"):
-        yield one("deny", "networking.k8s.io/v1:NetworkPolicy", "mlstack-deny", spec=_deny({}))
-        if known.get("limit_range"):
-            body = {"limits": [{"type": "Container", **known["limit_range"]}]}
-            yield one("limits", "core/v1:LimitRange", "mlstack", spec=body)
-    elif not known.get("namespace_of"):  # somebody else's: only our own pods are kept from others
+    yield from _for_all(spec, known)
+    if not owns:  # somebody else's: only our own pods are kept from others
         ours = {"matchLabels": owner_labels(spec.project, spec.environment) | pool_labels(address)}
-        yield one("deny", "networking.k8s.io/v1:NetworkPolicy", dns_name(f"mlstack-deny-{short}"), spec=_deny(ours))
+        policy = "networking.k8s.io/v1:NetworkPolicy"
+        yield one(f"deny-{namespace}.{short}", policy, dns_name(f"mlstack-deny-{short}"), spec=_deny(ours))
     if known["makes_service_account"]:
         yield one(
-            f"service-account-{known['service_account']}",
+            f"service-account-{namespace}.{known['service_account']}",
             "core/v1:ServiceAccount",
             known["service_account"],
             automountServiceAccountToken=False,
@@ -78,24 +74,49 @@ def _objects(address: Address, spec: Spec, known: Mapping[str, Any]) -> Iterator
     if known.get("quota"):
         yield one("quota", "core/v1:ResourceQuota", dns_name(f"mlstack-{short}"), spec=_quota(known))
     policy = "networking.k8s.io/v1:NetworkPolicy"
-    yield one("traffic", policy, dns_name(f"mlstack-{short}"), spec=_traffic(address, known["egress"]))
-    yield one("endpoints", policy, dns_name(f"mlstack-{short}-endpoints"), spec=_asked(address))
+    yield one(
+        f"traffic-{namespace}.{short}", policy, dns_name(f"mlstack-{short}"), spec=_traffic(address, known["egress"])
+    )
+    yield one(f"endpoints-{namespace}.{short}", policy, dns_name(f"mlstack-{short}-endpoints"), spec=_asked(address))
+
+
+def _for_all(spec: Spec, known: Mapping[str, Any]) -> Iterator[Object]:
+    """Yield what all pools of a namespace have together: each of them describes it the same way."""
+    namespace = str(known["namespace"])
+    owns = bool(known.get("owns_namespace"))
+    needs = (namespace_key(namespace),) if owns else ()
+
+    def one(key: str, kind: str, name: str, **body: Any) -> Object:
+        about = _metadata_for_all(spec, name, namespace)
+        return made(key, kind, {**_head(kind), "metadata": about, **body}, needs=needs, shared=namespace)
+
+    if owns:
+        yield _namespace(spec, namespace)
+        yield one("deny", "networking.k8s.io/v1:NetworkPolicy", "mlstack-deny", spec=_deny({}))
+        if known.get("limit_range"):
+            body = {"limits": [{"type": "Container", **known["limit_range"]}]}
+            yield one("limits", "core/v1:LimitRange", "mlstack", spec=body)
     if known.get("makes_queue"):
-        yield one(
-            "queue",
-            "kueue.x-k8s.io/v1beta1:LocalQueue",
-            known["queue"],
-            spec={"clusterQueue": known["cluster_queue"]},
-        )
+        queue, body = known["queue"], {"clusterQueue": known["cluster_queue"]}
+        yield one(f"queue-{queue}", "kueue.x-k8s.io/v1beta1:LocalQueue", queue, spec=body)
 
 
-def _namespace(address: Address, spec: Spec, name: str) -> Object:
+def _metadata_for_all(spec: Spec, name: str, namespace: str = "") -> dict[str, Any]:
+    return {
+        "name": name,
+        **({"namespace": namespace} if namespace else {}),
+        "labels": owner_labels(spec.project, spec.environment),
+        "annotations": dict(TAKE_BACK),
+    }
+
+
+def _namespace(spec: Spec, name: str) -> Object:
     levels = {f"pod-security.kubernetes.io/{mode}": POD_SECURITY for mode in ("enforce", "audit", "warn")}
     versions = {f"pod-security.kubernetes.io/{mode}-version": "latest" for mode in ("enforce", "audit", "warn")}
-    about = metadata(spec, address, name)
-    about["labels"] = owner_labels(spec.project, spec.environment) | levels | versions
+    about = _metadata_for_all(spec, name)
+    about["labels"] |= levels | versions
     kind = "core/v1:Namespace"
-    return made(namespace_key(name), kind, {**_head(kind), "metadata": about})
+    return made(namespace_key(name), kind, {**_head(kind), "metadata": about}, shared=name)
 
 
 def _priority_class(address: Address, spec: Spec, known: Mapping[str, Any]) -> Object:
@@ -123,12 +144,12 @@ def _deny(selector: Mapping[str, Any]) -> dict[str, Any]:
 def _traffic(address: Address, egress: list[str]) -> dict[str, Any]:
     """Return what all pods of a pool may do: ask for names, reach the remote, and each other."""
     everyone = {"podSelector": {"matchLabels": pool_labels(address)}}
-    dns = [{"protocol": protocol, "port": DNS_PORT} for protocol in ("UDP", "TCP")]
+    dns = [{"protocol": protocol, "port": port} for port in DNS_PORTS for protocol in ("UDP", "TCP")]
     return {
         "podSelector": everyone["podSelector"],
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [{"from": [everyone]}],
-        "egress": [{"ports": dns}, {"to": [everyone]}, *(_destination(each) for each in egress)],
+        "egress": [{"ports": dns}, {"to": [everyone]}, *(egress_rule(each) for each in egress)],
     }
 
 
@@ -139,24 +160,6 @@ def _asked(address: Address) -> dict[str, Any]:
         "policyTypes": ["Ingress"],
         "ingress": [{"ports": [{"protocol": "TCP", "port": SERVING_PORT}]}],
     }
-
-
-def _destination(text: str) -> dict[str, Any]:
-    """Return the rule for `CIDR:PORT`, `:PORT` (anywhere)."""
-    network, _, port = text.rpartition(":")
-    rule: dict[str, Any] = {"ports": [{"protocol": "TCP", "port": int(port)}]}
-    if network:
-        rule["to"] = [{"ipBlock": {"cidr": network}}]
-    return rule
-
-
-def destination(host: str, port: int) -> str:
-    """Return how a host is written among the `egress` of a pool: policies know addresses, and no names."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return f":{port}"
-    return f"{address}/{address.max_prefixlen}:{port}"
 
 
 def _head(kind: str) -> dict[str, str]:

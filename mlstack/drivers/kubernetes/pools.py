@@ -6,19 +6,26 @@ from pathlib import Path
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import Absent, Observation, Present, StepContext, Unreadable
+from mlstack.drivers.base import SECRETS_VERSION, Absent, Observation, Present, StepContext, Unreadable
 from mlstack.drivers.kubernetes.amounts import cpu_text, memory_text
 from mlstack.drivers.kubernetes.check_pools import check_pool
-from mlstack.drivers.kubernetes.place import place_of, pods_remote, pools_at, provider_of, recorded_client
+from mlstack.drivers.kubernetes.place import place_of, pools_at, provider_of, recorded_client
 from mlstack.drivers.kubernetes.placement import gpu_name
+from mlstack.drivers.kubernetes.pool_egress import egress_of
 from mlstack.drivers.kubernetes.pool_names import priority_class_name, service_account_name
-from mlstack.drivers.kubernetes.pool_objects import destination, pool_objects
+from mlstack.drivers.kubernetes.pool_objects import pool_objects
+from mlstack.drivers.kubernetes.remote_secret import (
+    apply_remote_secret,
+    remote_attributes,
+    remove_idle_secret,
+    remove_remote_secrets,
+)
 from mlstack.drivers.kubernetes.settings import KubernetesSettings, read_settings
 from mlstack.drivers.stacks import StackName, StepTrouble, Unit, UnitResult
 from mlstack.graph.change import Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Pool, Resource, Resources, Spec
+from mlstack.spec.spec import Pool, Resource, Resources
 from mlstack.state.state import Record
 
 STACK: StackName = "platform"
@@ -28,7 +35,7 @@ class KubernetesPools:
     """The driver of pools with `target: kubernetes`."""
 
     name = "kubernetes-pool"
-    kept: tuple[str, ...] = ()
+    kept: tuple[str, ...] = (SECRETS_VERSION,)
     stack: StackName = STACK
 
     def __init__(self, *, root: Path | None = None) -> None:
@@ -40,35 +47,27 @@ class KubernetesPools:
         """Say what of a pool can be known to be wrong without asking the cluster."""
         return check_pool(pool, graph, root=self._root)
 
-    def preflight(self, rows: Sequence[Change], graph: ResourceGraph) -> Sequence[Diagnostic]:
-        """Ask the clusters of these rows for what making them needs."""
-        from mlstack.drivers.kubernetes.preflight import preflight_units
-
-        return preflight_units(self, rows, graph, root=self._root)
-
     def desired(self, resource: Resource, graph: ResourceGraph, versions: Mapping[str, str | None]) -> dict[str, Any]:
         """Return the attributes that the pool should have. Raises `MlstackError` for wrong settings."""
         del versions
         pool, spec = _as_pool(resource), graph.spec
         settings = read_settings(pool)
         place = place_of(settings, spec)
-        beside = pools_at(place, graph)
-        is_first = beside[0].address == pool.address
         return {
-            **place.attributes(),
-            "owns_namespace": settings.create_namespace and is_first,
-            "namespace_of": beside[0].address if settings.create_namespace else "",
+            "namespace": place.namespace,
+            "owns_namespace": settings.create_namespace,
             "service_account": service_account_name(pool, settings),
             "makes_service_account": settings.service_account is None,
             "priority_class": priority_class_name(pool, settings, spec),
             "makes_priority_class": settings.priority_class is None,
             "priority": settings.priority,
             "quota": _quota(pool, settings),
-            "limit_range": _limit_range(beside) if settings.create_namespace and is_first else {},
-            "egress": _egress(settings, spec, root=self._root),
+            "limit_range": _limit_range(pools_at(place, graph)) if settings.create_namespace else {},
+            "egress": egress_of(settings, spec, root=self._root),
+            **remote_attributes(pool, settings, spec, root=self._root),
             "queue": settings.queue or "",
             "cluster_queue": settings.cluster_queue or "",
-            "makes_queue": _makes_queue(pool, settings, beside),
+            "makes_queue": settings.queue is not None and settings.cluster_queue is not None,
             "target": "kubernetes",
         }
 
@@ -77,10 +76,11 @@ class KubernetesPools:
     ) -> Unit:
         """Describe the objects behind a pool."""
         del images
+        place = place_of(read_settings(_as_pool(resource)), graph.spec)
         return Unit(
             address=resource.address,
             stack=self.stack,
-            provider=provider_of(desired, root=self._root),
+            provider=provider_of(place, root=self._root),
             objects=pool_objects(resource.address, graph.spec, desired),
         )
 
@@ -111,28 +111,45 @@ class KubernetesPools:
         raise NotImplementedError(record.address)
 
     def prepare(self, unit: Unit, context: StepContext) -> None:
-        """Nothing of a pool passes beside the engine."""
+        """The Secret for the remote needs the namespace: it comes when that is there."""
 
     def settle(self, unit: Unit, result: UnitResult, context: StepContext) -> dict[str, Any]:
-        """Look whether the namespace is there; return the server that has it. Raises `MlstackError`."""
-        from mlstack.drivers.kubernetes.preflight import cluster_identity
+        """Look whether the namespace is there and put the Secret for the remote into it; return the server that has it.
+
+        Raises `MlstackError`.
+        """
+        from mlstack.drivers.kubernetes.ways import cluster_identity
 
         del result
-        place = place_of(read_settings(_as_pool(context.resource)), context.graph.spec)
+        pool, spec = _as_pool(context.resource), context.graph.spec
+        settings = read_settings(pool)
+        place = place_of(settings, spec)
         client = recorded_client(place.attributes(), root=context.root, address=unit.address)
         found = client.get("Namespace", place.namespace)
         phase = ((found or {}).get("status") or {}).get("phase")
         if phase != "Active":
             raise MlstackError(_not_there(unit.address, place.namespace, phase))
-        return {"api_server": client.connection.server, "cluster": cluster_identity(client)}
+        apply_remote_secret(client, pool, settings, spec, place.namespace, root=context.root)
+        known = context.record.attributes if context.record is not None else {}
+        if known.get("remote_env") or known.get("secrets"):
+            remove_idle_secret(client, pool, settings, place.namespace)
+        return {**place.attributes(), "api_server": client.connection.server, "cluster": cluster_identity(client)}
 
     def explain(self, unit: Unit, problem: Diagnostic, context: StepContext) -> StepTrouble:
         """A pool runs nothing, so that there is nothing more to say."""
         del unit, context
         return StepTrouble(diagnostic=problem)
 
+    def taken_back(self, unit: Unit, context: StepContext) -> None:
+        """Never called: pools stay as far as they came."""
+
     def removed(self, record: Record, context: StepContext) -> None:
-        """Nothing of a pool is outside of its unit: what lies in the namespace goes with it."""
+        """Remove the Secret for the remote, which no stack has. The namespace may stay, for others."""
+        known = record.attributes
+        if not (known.get("remote_env") or known.get("secrets")):
+            return
+        client = recorded_client(known, root=context.root, address=record.address)
+        remove_remote_secrets(client, record.address, context.graph, str(known.get("namespace", "")))
 
 
 # ---------------------------------------------------------------------------------------------------- attributes
@@ -171,28 +188,6 @@ def _limit_range(pools: Sequence[Pool]) -> dict[str, dict[str, str]]:
 def _amount(resources: Resources, name: str) -> float | None:
     value: float | None = getattr(resources, name)
     return value
-
-
-def _egress(settings: KubernetesSettings, spec: Spec, *, root: Path) -> list[str]:
-    """Return what the pods may reach: the remote, and what the file says."""
-    from urllib.parse import urlsplit
-
-    endpoint = pods_remote(settings, spec, root=root).get("config", {}).get("endpoint", "")
-    found = set(settings.egress)
-    if endpoint:
-        place = urlsplit(endpoint)
-        found.add(destination(place.hostname or "", place.port or (80 if place.scheme == "http" else 443)))
-    if not endpoint or settings.service_account is not None:  # an identity of a cloud is asked for at its provider
-        found.add(":443")
-    return sorted(found)
-
-
-def _makes_queue(pool: Pool, settings: KubernetesSettings, beside: Sequence[Pool]) -> bool:
-    """Whether this pool is the first of its namespace that wants this queue to be made."""
-    if not settings.queue or not settings.cluster_queue:
-        return False
-    wanting = [each for each in beside if each.settings.get("queue") == settings.queue]
-    return not wanting or wanting[0].address == pool.address
 
 
 def _as_pool(resource: Resource | None) -> Pool:

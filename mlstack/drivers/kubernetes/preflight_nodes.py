@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.kubernetes.placement import gpu_name, pod_placement
 from mlstack.drivers.kubernetes.settings import read_settings
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 def check_nodes(client: "Kube", asked: Iterable[Pool | Endpoint], graph: ResourceGraph) -> Iterator[Diagnostic]:
     """Yield which of these endpoints, and of the users of these pools, fit on no node.
 
-    A warning only, where nodes come when they are needed. Who may not see the nodes is told nothing.
+    A warning only, where nodes come when they are needed. Who may not see the nodes is told nothing. Those of a pool
+    that ask for the same are one question: a hundred endpoints may meet a thousand nodes.
     """
     addresses = {each.address for each in asked}
     users = [
@@ -30,12 +33,13 @@ def check_nodes(client: "Kube", asked: Iterable[Pool | Endpoint], graph: Resourc
     if not users or not client.may("list", "Node"):
         return
     nodes = client.listing("Node")
-    told: set[tuple[str, str]] = set()
+    alike: dict[object, list[tuple[Stage | Endpoint, Pool]]] = {}
     for user, pool in users:
-        problem = why_on_no_node(user, pool, nodes)
-        if problem is not None and (pool.address, problem.detail) not in told:
-            told.add((pool.address, problem.detail))
-            yield problem
+        alike.setdefault((pool.address, *sorted(resources_of(user, pool).items())), []).append((user, pool))
+    for (user, pool), *others in alike.values():
+        if (problem := why_on_no_node(user, pool, nodes)) is not None:
+            more = f" {len(others)} more of its pool ask for the same." if others else ""
+            yield msgspec.structs.replace(problem, detail=problem.detail + more)
 
 
 def why_on_no_node(user: Stage | Endpoint, pool: Pool, nodes: Sequence["Manifest"]) -> Diagnostic | None:
@@ -119,11 +123,15 @@ def _tolerates(tolerations: Sequence[Mapping[str, str]], taint: Mapping[str, str
 def _amount(node: "Manifest", name: str, device: str) -> float:
     """Return what pods can have of a node, in cores, bytes or devices."""
     found = (node.get("status") or {}).get("allocatable") or {}
-    text = found.get(device if name == "gpu" else name, "0")
+    return read_amount(found.get(device if name == "gpu" else name), name) or 0.0
+
+
+def read_amount(text: object, name: str) -> float | None:
+    """Return what a cluster says of cores, bytes or devices; None for nothing, or an amount as nobody writes it."""
     try:
         return read_cores(str(text)) if name != "memory" else float(read_memory(str(text)))
-    except WrongError:  # nothing of it, or an amount as nobody writes it
-        return 0.0
+    except WrongError:
+        return None
 
 
 def _together(wanted: Mapping[str, float]) -> str:

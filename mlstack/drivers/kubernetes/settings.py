@@ -5,13 +5,24 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError, did_you_mean
+from mlstack.drivers.kubernetes.check_settings import wrong_settings
 from mlstack.drivers.kubernetes.names import dns_name
 from mlstack.spec.address import Address
-from mlstack.spec.quantity import WrongError, read_duration, read_memory
+from mlstack.spec.quantity import read_duration
 from mlstack.spec.spec import Pool
 
-_USER = re.compile(r"[0-9]+(:[0-9]+)?")
+_TYPES = re.compile(r"Expected `(?P<wanted>[^`]+)`, got `(?P<is>[^`]+)` - at `\$\.(?P<key>[^`]+)`")
+_WORDS = {
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "object": "a map",
+    "array": "a list",
+    "null": "empty",
+}
 
 
 class Ingress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,8 +62,8 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     `kubeconfig`, `context` and `in_cluster` say how the API server is found (default: as kubectl does). `remote_env`
     are variables with which pods reach the remote: text, or `{secret: …}`. `remote_url_inside` is the remote's endpoint
     as pods reach it. `keep_failed` is for how long a failed pod waits (a duration). `queue` is a LocalQueue of Kueue,
-    made for `cluster_queue` if that is given. `egress` is what pods may reach beside the remote (`CIDR:PORT`). The last
-    four are what images are built with, as for the target docker.
+    made for `cluster_queue` if that is given. `egress` is what pods may reach beside the remote (`CIDR:PORT`,
+    `:PORT`, `namespace/NAME`). The last four are what images are built with, as for the target docker.
     """
 
     context: str | None = None
@@ -91,28 +102,18 @@ class KubernetesSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
 
 def read_settings(pool: Pool) -> KubernetesSettings:
-    """Read the settings of a pool. Raises `MlstackError` that names every unknown key and the first wrong value."""
+    """Read the settings of a pool. Raises `MlstackError` that names every unknown key, or else every wrong value."""
     known = [field.encode_name for field in msgspec.structs.fields(KubernetesSettings)]
     unknown = [name for name in pool.settings if name not in known]
     if unknown:
         raise MlstackError(*(_unknown(name, known, pool.address) for name in unknown))
     try:
-        found = msgspec.convert(pool.settings, KubernetesSettings)
-        _check_values(found)
-    except (msgspec.ValidationError, WrongError) as error:
-        raise MlstackError(_wrong(error, pool.address)) from error
+        found = decoding.convert(pool.settings, KubernetesSettings)
+    except msgspec.ValidationError as error:
+        raise MlstackError(_wrong(*_plainly(str(error)), pool.address)) from error
+    if wrong := [_wrong(str(each), each.hint, pool.address) for each in wrong_settings(found)]:
+        raise MlstackError(*wrong)
     return found
-
-
-def _check_values(found: KubernetesSettings) -> None:
-    """Look at what is more than its type. Raises `WrongError`."""
-    _ = found.kept_for
-    if found.storage is not None:
-        read_memory(found.storage)
-    if found.user is not None and not _USER.fullmatch(str(found.user)):
-        raise WrongError(f"`user`: `{found.user}` is not UID or UID:GID, in numbers.", "Write for example 1000:1000.")
-    if found.namespace is not None and dns_name(found.namespace) != found.namespace:
-        raise WrongError(f"`namespace`: `{found.namespace}` is not lower-case letters, digits and dashes.")
 
 
 def namespace_of(settings: KubernetesSettings, *, project: str, environment: str) -> str:
@@ -131,11 +132,21 @@ def _unknown(name: str, known: list[str], address: Address) -> Diagnostic:
     )
 
 
-def _wrong(error: Exception, address: Address) -> Diagnostic:
+def _plainly(error: str) -> tuple[str, str]:
+    """Return what msgspec says of a type in the words of the file, and a hint."""
+    found = _TYPES.fullmatch(error)
+    if found is None:
+        return error.replace("$.", ""), ""
+    wanted = [_WORDS.get(each, each) for each in found["wanted"].split(" | ") if each != "null"]
+    hint = "Put it into quotes." if found["is"] in ("int", "float", "bool") and wanted == ["text"] else ""
+    return f"`{found['key']}` is to be {' or '.join(wanted)}, and is {_WORDS.get(found['is'], found['is'])}.", hint
+
+
+def _wrong(detail: str, hint: str, address: Address) -> Diagnostic:
     return Diagnostic(
         code="kubernetes-setting-wrong",
         summary="A setting of the target kubernetes has a wrong value",
-        detail=f"{str(error).replace('$.', '').rstrip('.')}.",
-        hint=getattr(error, "hint", "") or "Correct it in `targets: {kubernetes: …}` or in the pool's `settings`.",
+        detail=f"{detail.rstrip('.')}.",
+        hint=hint or "Correct it in `targets: {kubernetes: …}` or in the pool's `settings`.",
         address=address,
     )

@@ -5,11 +5,11 @@ from pathlib import Path
 from threading import Lock
 
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import RunResult, Say
-from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult, RunOutcome
-from mlstack.drivers.kubernetes.client import Kube
+from mlstack.drivers.base import RunOutcome, RunResult, Say
+from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult
+from mlstack.drivers.kubernetes.client import Kube, Manifest
 from mlstack.drivers.kubernetes.job_board import JobBoard
-from mlstack.drivers.kubernetes.job_follow import Attempt, JobWatch, first_pod
+from mlstack.drivers.kubernetes.job_follow import Attempt, JobWatch, first_pod, has_failed
 from mlstack.drivers.kubernetes.job_log import growing_log, run_log
 from mlstack.drivers.kubernetes.job_objects import ATTEMPT, STAGE_CONTAINER, WORK, job_name
 from mlstack.drivers.kubernetes.job_preflight import check_stages
@@ -73,14 +73,23 @@ class KubernetesStages:
         kept = {"kept": str(int(settings.kept_for))} if settings.kept_for else {}
         return RemoteHandle(
             target=self.name,
-            place={**{name: str(value) for name, value in place.items()}, "job": job, **kept},
+            place={
+                **{name: str(value) for name, value in place.items()},
+                "pool": order.pool.address,
+                "job": job,
+                **kept,
+            },
             store=remote.url,
             config=remote.config,
             prefix=prefix_of(order),
         )
 
     def next_attempt(self, order: RemoteOrder) -> int:
-        """Return the number of the next attempt: one more than any that the remote or the cluster knows."""
+        """Return the number of the next attempt: one more than any that the remote or the cluster knows.
+
+        One that is at work although nothing tells so (its record was lost, its start was not answered) is the next one:
+        there is no second copy beside it.
+        """
         handle = self.handle_of(order)
         with explained():
             keys = [each.key for each in _store(handle).listing(RunKeys(handle.prefix).attempts)]
@@ -90,7 +99,10 @@ class KubernetesStages:
         labels = labels_of(spec.project, spec.environment, order.stage.address)
         labels |= {FINGERPRINT: fingerprint(order.key)[:12]}
         jobs = kube.listing("Job", handle.place["namespace"], labels=labels)
-        numbers += [int(each["metadata"]["labels"].get(ATTEMPT, 0)) for each in jobs]
+        at_work = [] if order.again else [number for each in jobs if (number := _at_work(each)) is not None]
+        if at_work and not ("kept" in handle.place and _failed_attempts(handle) & set(at_work)):
+            return max(at_work)
+        numbers += [_number(each) for each in jobs]
         return max(numbers, default=0) + 1
 
     def missing_inputs(self, order: RemoteOrder) -> Mapping[str, FileDigest]:
@@ -103,16 +115,18 @@ class KubernetesStages:
         plan = make_plan(order, store, remote, bundles=self._bundles, say=say)
         kube, _ = self._cluster(handle)
         self._end_earlier(order, handle, kube)
-        if create_objects(plan, kube, root=self._root):
-            say(f"Job {plan.name} is made in namespace {plan.namespace}")
+        is_made = create_objects(plan, kube, root=self._root)
+        say(f"Job {plan.name} is {'made' if is_made else 'there already'} in namespace {plan.namespace}")
 
     def _end_earlier(self, order: RemoteOrder, handle: RemoteHandle, kube: Kube) -> None:
         """End earlier attempts at this stage that are still there, kept for a look: the new one needs their room."""
+        if "kept" not in handle.place:
+            return
         spec = order.graph.spec
         labels = labels_of(spec.project, spec.environment, order.stage.address)
         for job in kube.listing("Job", handle.place["namespace"], labels=labels):
             name = str(job["metadata"]["name"])
-            is_other = name != handle.place["job"] and "kept" in handle.place
+            is_other = name != handle.place["job"]
             if is_other and judge(job, [{}]).phase not in {"failed", "succeeded"}:
                 kube.delete("Job", name, handle.place["namespace"])
 
@@ -142,7 +156,6 @@ class KubernetesStages:
             capacity_window=windows[0] if windows else None,
             is_kept="kept" in handle.place,
         )
-        board.look(attempt.job, fresh=True)
         watch = JobWatch(attempt, board, kube, _store(handle))
         result = watch.follow(say=say, is_left=is_left)
         if watch.is_stuck:  # it would go on as soon as it could, beside the next attempt
@@ -162,12 +175,14 @@ class KubernetesStages:
         with explained():
             if _store(handle).size(RunKeys(handle.prefix).result) is not None:
                 return RunOutcome(ended_well=True, said="its result is in the remote")
-        _, board = self._cluster(handle)
-        job, pods = board.look(handle.place["job"])
-        seen = judge(job, pods)
-        if seen.phase in {"waiting", "starting", "running"} and not self._has_failed(run, handle):
-            return RunOutcome(goes_on=True, said=seen.said or seen.phase)
-        return RunOutcome(said=seen.said or "its Job is gone")
+        seen, _ = self._cluster(handle)[1].see(handle.place["job"])
+        match seen.phase:
+            case "waiting" | "starting" | "running" as phase if not self._has_failed(run, handle):
+                return RunOutcome(goes_on=True, phase=phase, said=seen.said)
+            case "gone":
+                return RunOutcome(said="its Job is gone")
+            case _:
+                return RunOutcome(said=seen.said or "it failed")
 
     def result(self, handle: RemoteHandle, key: EntryKey) -> RemoteResult | None:
         """Return what the run has made, if it is done and all of it is in the remote."""
@@ -192,10 +207,7 @@ class KubernetesStages:
 
     def _has_failed(self, run: RunRecord, handle: RemoteHandle) -> bool:
         """Whether an attempt whose pod is kept has failed long ago."""
-        if "kept" not in handle.place:
-            return False
-        ends = read_remote_run(_store(handle), handle.prefix).ends
-        return any(end.attempt == run.attempt and end.cause is not None for end in ends)
+        return "kept" in handle.place and run.attempt in _failed_attempts(handle)
 
     def _cluster(self, handle: RemoteHandle) -> tuple[Kube, JobBoard]:
         """Return the cluster of a run, connected once, and what is known of its runs."""
@@ -206,6 +218,21 @@ class KubernetesStages:
                 kube = recorded_client(place, root=self._root)
                 self._boards[key] = kube, JobBoard(kube, place["namespace"])
             return self._boards[key]
+
+
+def _at_work(job: Manifest) -> int | None:
+    """Return the number of the attempt that a Job carries out; None if it is over, or on its way out."""
+    is_over = job["metadata"].get("deletionTimestamp") or judge(job, [{}]).phase in {"failed", "succeeded"}
+    return None if is_over else _number(job)
+
+
+def _number(job: Manifest) -> int:
+    return int(job["metadata"]["labels"].get(ATTEMPT, 0))
+
+
+def _failed_attempts(handle: RemoteHandle) -> set[int]:
+    """Return the attempts that have failed as the remote knows: the Jobs of those that are kept do not say so."""
+    return {end.attempt for end in read_remote_run(_store(handle), handle.prefix).ends if has_failed(end)}
 
 
 def _nothing_kept(run: RunRecord) -> Diagnostic:

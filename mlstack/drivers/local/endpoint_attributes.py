@@ -1,9 +1,11 @@
 """What is the same for endpoints wherever they run: their attributes, and which models can be served."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from mlstack.diagnostics import Diagnostic
+from mlstack.drivers.base import SECRETS_VERSION
 from mlstack.drivers.local.endpoint_overlay import server_digest
 from mlstack.drivers.local.endpoint_start import digest_of, variant_version
 from mlstack.graph.graph import ResourceGraph
@@ -13,8 +15,13 @@ from mlstack.spec.spec import Endpoint, Model, Variant
 FRAMEWORKS = ("sklearn", "python")
 
 
-def attributes_of(endpoint: Endpoint, graph: ResourceGraph, versions: Mapping[Address, str | None]) -> dict[str, Any]:
-    """Return the attributes of any endpoint; a model's version of None is known after apply."""
+def attributes_of(
+    endpoint: Endpoint, graph: ResourceGraph, versions: Mapping[Address, str | None], *, root: Path
+) -> dict[str, Any]:
+    """Return the attributes of any endpoint; a model's version of None is known after apply.
+
+    `SECRETS_VERSION` is left out when the values of its secrets cannot be had here.
+    """
     identity = graph.environments.get(endpoint.address)
     variants = {name: _describe(variant, graph, versions) for name, variant in endpoint.variants.items()}
     return {
@@ -23,6 +30,7 @@ def attributes_of(endpoint: Endpoint, graph: ResourceGraph, versions: Mapping[Ad
         "replicas": {"min": endpoint.replicas.min, "max": endpoint.replicas.max},
         "env": {name: digest_of(value) for name, value in endpoint.env.items()} | dict.fromkeys(endpoint.computed),
         "secrets": {name: secret.uri for name, secret in endpoint.secrets.items()},
+        **_secrets(endpoint, graph, root),
         "server": server_digest(),
     }
 
@@ -48,6 +56,15 @@ def check_models(endpoint: Endpoint, graph: ResourceGraph, *, where: str) -> Ite
                 hint="Serve it with `framework: python` and a class of your own with `load` and `predict`.",
                 address=model.address,
             )
+
+
+def _secrets(endpoint: Endpoint, graph: ResourceGraph, root: Path) -> dict[str, str]:
+    if not endpoint.secrets:
+        return {}
+    from mlstack.drivers.secret_versions import secrets_version
+
+    version = secrets_version(endpoint.secrets, endpoint.address, graph.spec, root=root)
+    return {SECRETS_VERSION: version} if version is not None else {}
 
 
 def _describe(variant: Variant, graph: ResourceGraph, versions: Mapping[Address, str | None]) -> dict[str, Any]:

@@ -50,17 +50,18 @@ def predict(
     timeout: float = TIMEOUT,
     address: Address | None = None,
     send: Send | None = None,
+    token: str | None = None,
 ) -> dict[str, Any]:
     """Ask the server at `url` for a prediction and return its answer (a v2 inference response).
 
-    `send` is for one that is not asked at its URL from here.
+    `send` is for one that is not asked at its URL from here; otherwise `token` is shown to it, if there is one.
 
     `payload` is a whole v2 request (an object with `inputs`), or one row or a list of rows, each a list or an object:
     these are turned into a request with the help of the model's metadata. Raises `MlstackError` with the server's
     sentence, or when it cannot be reached; `address` is the endpoint that they are about.
     """
     path = f"/v2/models/{quote(model, safe='')}"
-    send = send or partial(_send, url, timeout)
+    send = send or partial(_send, url, timeout, token)
     request = payload
     if not (isinstance(payload, dict) and "inputs" in payload):
         request = build_request(payload, _ask(url, send, "GET", path, None, address=address))
@@ -121,14 +122,17 @@ def _tensor(name: str, values: list[Any], shape: list[int]) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape, "data": values}
 
 
-def _send(url: str, timeout: float, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
+def _send(url: str, timeout: float, token: str | None, method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
     from http.client import HTTPConnection, HTTPException, HTTPSConnection
 
     place = urlsplit(url)
     kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
     connection = kind(place.hostname or "127.0.0.1", place.port, timeout=timeout)
     try:
-        connection.request(method, path, body=body, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
+        connection.request(method, path, body=body, headers=headers)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, HTTPException) as error:
@@ -168,7 +172,13 @@ def _unreachable(detail: str) -> Diagnostic:
 
 def _no_answer(detail: str, status: int, address: Address | None) -> Diagnostic:
     if status < 500:
-        return Diagnostic(code="prediction-refused", summary="The endpoint refused the request", detail=detail)
+        hint = "What runs has the token that it was applied with: is this the same? Apply to change it."
+        return Diagnostic(
+            code="prediction-refused",
+            summary="The endpoint refused the request",
+            detail=detail,
+            hint=hint if status == 401 else "",
+        )
     return Diagnostic(
         code="prediction-failed",
         summary="The endpoint could not answer",

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, ExitCode, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.local.endpoint_process import TICK, Health, ask_ready, connectable, port_owner
@@ -181,7 +182,7 @@ T = TypeVar("T", Ready, Told, "_Failed")
 
 def _read(file: Path, kind: type[T]) -> T | None:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=kind)
+        return decoding.decode(file.read_bytes(), kind)
     except (OSError, msgspec.DecodeError):
         return None
 

@@ -16,6 +16,7 @@ from mlstack.drivers.local.endpoint_process import Health, ask_ready, connectabl
 from mlstack.drivers.local.endpoint_processes import FindPython, Processes, locked_python
 from mlstack.drivers.local.endpoint_server import Running, endpoint_folder, is_ready, remove_others
 from mlstack.drivers.local.endpoint_start import digest_of, make_server
+from mlstack.drivers.stacks import UNIT
 from mlstack.graph.change import Action, Change
 from mlstack.graph.graph import ResourceGraph
 from mlstack.spec.address import Address
@@ -44,11 +45,13 @@ class LocalEndpoints:
         start_timeout: float = 300.0,
         stop_grace: float = 35.0,
         patience: float = 5.0,
+        root: Path | None = None,
     ) -> None:
         self._find_python = find_python
         self._start_timeout = start_timeout
         self._stop_grace = stop_grace
         self._patience = patience
+        self._root = root if root is not None else Path.cwd()
 
     # ------------------------------------------------------------------------------- what containers do differently
 
@@ -92,7 +95,7 @@ class LocalEndpoints:
         """Return the attributes that the endpoint should have; a model's version of None is known after apply."""
         endpoint = _as_endpoint(resource)
         found: dict[str, Any] = {
-            **attributes_of(endpoint, graph, versions),
+            **attributes_of(endpoint, graph, versions, root=self._root),
             "listen": self.listens_on(endpoint, graph),
             "target": self.target,
             **self.own_attributes(endpoint, graph),
@@ -131,7 +134,7 @@ class LocalEndpoints:
         endpoint = _as_endpoint(context.resource)
         raise_errors(self.check(endpoint, context.graph))
         for record in (context.record, context.foreign):
-            if record is not None:
+            if record is not None and UNIT not in record.attributes:  # what is in a stack is on no machine
                 _check_is_here(record)  # else a second server would start, and nobody would know of the first
         versions: dict[Address, str | None] = {Address(name): found for name, found in context.versions.items()}
         attributes = self.desired(endpoint, context.graph, versions)

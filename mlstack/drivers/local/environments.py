@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.base import Say
 from mlstack.drivers.local.shared_cache import shared_cache
@@ -155,7 +156,7 @@ def _place(lock: Path, identity: EnvironmentIdentity) -> Path:
 def _complete(place: Path, identity: EnvironmentIdentity) -> Marker | None:
     """Return the marker of an environment that can be used."""
     try:
-        marker = msgspec.json.decode((place / MARKER).read_bytes(), type=Marker)
+        marker = decoding.decode((place / MARKER).read_bytes(), Marker)
     except (OSError, msgspec.DecodeError):
         return None
     is_there = (place / "bin" / "python").exists()  # follows the link: gone with an uninstalled interpreter

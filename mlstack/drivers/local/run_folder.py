@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.spec.address import Address, slug
 
 ORDER, LOG, RESULT, RUNNING, CANCEL = "order.json", "log.txt", "result.json", "running", "cancel"
@@ -76,7 +77,7 @@ def read_result(folder: Path, number: int | None = None) -> SavedResult | None:
     """Return the result of the newest attempt, or of attempt `number`; None while there is none that can be read."""
     name = RESULT if number is None else f"result.{number}.json"
     try:
-        return msgspec.json.decode((folder / name).read_bytes(), type=SavedResult)
+        return decoding.decode((folder / name).read_bytes(), SavedResult)
     except (OSError, msgspec.DecodeError):
         return None
 
@@ -84,7 +85,7 @@ def read_result(folder: Path, number: int | None = None) -> SavedResult | None:
 def read_order(folder: Path) -> SavedOrder | None:
     """Return the order of the newest attempt; None when there is none that can be read."""
     try:
-        return msgspec.json.decode((folder / ORDER).read_bytes(), type=SavedOrder)
+        return decoding.decode((folder / ORDER).read_bytes(), SavedOrder)
     except (OSError, msgspec.DecodeError):
         return None
 

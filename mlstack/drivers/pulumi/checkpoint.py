@@ -1,18 +1,25 @@
 """The checkpoint of a stack: what the engine recorded of it, read without starting the engine."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.pulumi.names import Place, name_of, place_of
 from mlstack.drivers.stacks import Object, Provider, StackName, Unit
 from mlstack.spec.address import Address
 
 _SECRET_MARK: Final = "4dabf18193072939515e22adb298388d"  # noqa: S105 - the key that marks wrapped values
-_PROVIDER: Final = "pulumi:providers:"
+PROVIDER: Final = "pulumi:providers:"
+ITS_OWN: Final = ("version", "__internal")
+"""What the engine itself adds to the settings of a provider."""
+
+FORMAT: Final = 3
+NO_MANIFEST: Final = {"time": "0001-01-01T00:00:00Z", "magic": "", "version": ""}
+"""The manifest of a record that no version of Pulumi wrote: then `magic`, the version's digest, is empty too."""
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -96,6 +103,11 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         """What identifies it."""
         return StackVersion(updated=self.deployment.manifest.time, digest=sha256(self.data).hexdigest())
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether a value in it is encrypted."""
+        return _SECRET_MARK.encode() in self.data
+
     def objects(self) -> dict[Place, Resource]:
         """Return the recorded objects of addresses, without components and what is only left to be removed."""
         found = {each.place: each for each in self.deployment.resources if not each.delete}
@@ -106,9 +118,14 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
         places = [each.place for each in self.deployment.resources]
         return {place.address for place in places if place is not None and place.key}
 
+    def made_by(self, providers: Collection[str]) -> list[str]:
+        """Return the URNs of what providers of these keys have made."""
+        found = [each for each in self.deployment.resources if each.provider]
+        return [each.urn for each in found if name_of(each.provider.rpartition("::")[0]) in providers]
+
     def units(self, stack: StackName) -> dict[Address, Unit]:
         """Return what was recorded as units, in the order in which it was made."""
-        providers = {each.urn: _provider(each) for each in self.deployment.resources if each.type.startswith(_PROVIDER)}
+        providers = {each.urn: _provider(each) for each in self.deployment.resources if each.type.startswith(PROVIDER)}
         found: dict[Address, list[tuple[Resource, Object]]] = {}
         for place, each in self.objects().items():
             found.setdefault(place.address, []).append((each, _object(each, place)))
@@ -126,12 +143,12 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 def read_checkpoint(data: bytes, *, where: str) -> Checkpoint:
     """Take a checkpoint apart. Raises `MlstackError` for one that is damaged, or of a format that is not known."""
     try:
-        file = msgspec.json.decode(data, type=_File)
+        file = decoding.decode(data, _File)
     except msgspec.MsgspecError as error:
         raise MlstackError(_damaged(where, str(error))) from error
     is_new = file.version == 0 and file.checkpoint.latest is None  # made and never updated: it has no format yet
-    if file.version != 3 and not is_new:
-        raise MlstackError(_damaged(where, f"its format is version {file.version}, known is 3"))
+    if file.version != FORMAT and not is_new:
+        raise MlstackError(_damaged(where, f"its format is version {file.version}, known is {FORMAT}"))
     return Checkpoint(data=data, deployment=file.checkpoint.latest or Deployment())
 
 
@@ -147,9 +164,9 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _provider(resource: Resource) -> Provider:
-    settings = {key: value for key, value in resource.inputs.items() if key not in ("version", "__internal")}
+    settings = {key: value for key, value in resource.inputs.items() if key not in ITS_OWN}
     return Provider(
-        name=resource.type.removeprefix(_PROVIDER),
+        name=resource.type.removeprefix(PROVIDER),
         version=str(resource.inputs.get("version", "")),
         key=name_of(resource.urn),
         settings=settings,

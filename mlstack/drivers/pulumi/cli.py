@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.spec.whole_files import make_cache_folder, write_whole
 
@@ -28,6 +29,12 @@ _HANDED_ON = frozenset(
         *("SSL_CERT_FILE", "SSL_CERT_DIR", "KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"),
         *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"),
         *("http_proxy", "https_proxy", "no_proxy", "all_proxy"),
+    }
+)
+_PATHS = frozenset(
+    {
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "KUBECONFIG", "GOOGLE_APPLICATION_CREDENTIALS", "CLOUDSDK_CONFIG"),
+        *("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
     }
 )
 _HANDED_ON_PREFIXES = ("AWS_", "GOOGLE_", "CLOUDSDK_", "AZURE_", "ARM_", "VAULT_", "XDG_")
@@ -114,7 +121,7 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
 
 def _kept(cache: Path) -> tuple[_Known, str] | None:
     try:
-        return msgspec.json.decode(cache.read_bytes(), type=tuple[_Known, str])
+        return decoding.decode(cache.read_bytes(), tuple[_Known, str])
     except (OSError, msgspec.MsgspecError):
         return None
 
@@ -129,14 +136,16 @@ def cli_environment(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[
     """Return the variables of a call: chosen ones of `environ`, and `own`.
 
     Not handed on is what would change what a program does: Pulumi's own variables (a backend, a stack, another
-    passphrase) and everything that nobody named.
+    passphrase) and everything that nobody named. Pulumi works in a folder of its own, so paths become absolute ones.
     """
     chosen = {
-        name: value for name, value in environ.items() if name in _HANDED_ON or name.startswith(_HANDED_ON_PREFIXES)
+        name: _absolute(value) if name in _PATHS else value
+        for name, value in environ.items()
+        if name in _HANDED_ON or name.startswith(_HANDED_ON_PREFIXES)
     }
     return {
         **chosen,
-        "PULUMI_HOME": str(pulumi_home(environ)),
+        "PULUMI_HOME": _absolute(str(pulumi_home(environ))),
         "PULUMI_SKIP_UPDATE_CHECK": "true",
         "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
         "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
@@ -144,6 +153,11 @@ def cli_environment(environ: Mapping[str, str], own: Mapping[str, str]) -> dict[
         "PULUMI_DEBUG_COMMANDS": "true",  # --event-log is one of these
         **own,
     }
+
+
+def _absolute(paths: str) -> str:
+    """Return a path, or a list of paths, as it is meant where mlstack was called."""
+    return os.pathsep.join(os.path.abspath(each) if each else "" for each in paths.split(os.pathsep))  # noqa: PTH100
 
 
 # ---------------------------------------------------------------------------------------------------- problems

@@ -88,20 +88,42 @@ def stack_settings(encryption: Encryption, checkpoint: Checkpoint | None) -> str
 
 
 def check_recorded(encryption: Encryption, checkpoint: Checkpoint | None, *, where: str) -> Diagnostic | None:
-    """Say that the record was encrypted in another way than the file says."""
-    recorded = checkpoint.deployment.secrets_providers if checkpoint is not None else None
-    if recorded is None:
-        return None
-    before = "passphrase" if recorded.type == "passphrase" else str(recorded.state.get("url", ""))
-    if before == encryption.provider:
+    """Say that something in the record is encrypted in another way than the file says."""
+    if checkpoint is None or not checkpoint.has_secrets or not _is_another(encryption, checkpoint):
         return None
     return Diagnostic(
         code="pulumi-encryption-changed",
         summary="The stack is encrypted in another way than the file says",
-        detail=f"{where} was made with {before}; the file says {encryption.provider}.",
-        hint="Change it back in `pulumi: {secrets_provider: …}`, or let Pulumi change the record "
-        "(`pulumi stack change-secrets-provider`).",
+        detail=f"{where} has values that are encrypted with {_recorded(checkpoint)}; the file says "
+        f"{encryption.provider}.",
+        hint="Change it back in `pulumi: {secrets_provider: …}`. mlstack makes nothing that is encrypted: see who did, "
+        "with `pulumi` (docs/pulumi.md), and let Pulumi encrypt it anew: `pulumi stack change-secrets-provider`.",
     )
+
+
+def leaves_key(encryption: Encryption, checkpoint: Checkpoint) -> bool:
+    """Whether the key of the record is given up for the one that the file names: nothing is encrypted with it."""
+    return not checkpoint.has_secrets and _is_another(encryption, checkpoint)
+
+
+def without_key(data: bytes) -> bytes:
+    """Return a checkpoint in which nothing is encrypted without the key that it has."""
+    whole = msgspec.json.decode(data)
+    whole["checkpoint"]["latest"].pop("secrets_providers", None)
+    return msgspec.json.encode(whole)
+
+
+def _is_another(encryption: Encryption, checkpoint: Checkpoint) -> bool:
+    recorded = _recorded(checkpoint)
+    return recorded is not None and recorded != encryption.provider
+
+
+def _recorded(checkpoint: Checkpoint) -> str | None:
+    """Return what a record is encrypted with, as it is called in the file; None where nothing says it."""
+    recorded = checkpoint.deployment.secrets_providers
+    if recorded is None:
+        return None
+    return "passphrase" if recorded.type == "passphrase" else str(recorded.state.get("url", ""))
 
 
 def _line(key: str, value: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.drivers.pulumi.names import Place, place_of
 
 
@@ -92,7 +93,7 @@ class Report:
 
     def take(self, raw: bytes | str) -> Event:
         """Keep one event, and return it. Raises `msgspec.MsgspecError` for what is no event."""
-        event = msgspec.json.decode(raw, type=Event)
+        event = decoding.decode(raw, Event)
         for step, kept in ((event.before, self.started), (event.after, self.done), (event.failed, self.failed)):
             if step is not None:
                 kept.append(step.metadata)

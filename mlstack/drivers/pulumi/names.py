@@ -30,11 +30,6 @@ def name_of(urn: str) -> str:
     return urn.split("::", 3)[-1]
 
 
-def type_of(urn: str) -> str:
-    """Return the type of a URN without those of its parents."""
-    return urn.split("::", 3)[2].rpartition("$")[2]
-
-
 def place_of(urn: str) -> Place | None:
     """Return what a URN is about; None for the stack itself, its providers, and what is not ours."""
     types = urn.split("::", 3)[2] if urn.count("::") >= 3 else ""

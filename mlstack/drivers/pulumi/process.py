@@ -10,6 +10,8 @@ from threading import Thread
 
 import msgspec
 
+from mlstack.drivers.stacks import Stop
+
 _LOOKS = 0.1  # seconds between two looks whether to stop
 _FIRST_GRACE = 60.0  # seconds that steps in flight have to end and be written down after the first signal
 _LAST_GRACE = 10.0  # seconds that the engine has after the second one
@@ -65,7 +67,7 @@ def call(
         has_ended = process.poll() is not None
     finally:
         if not has_ended:
-            _end(process)
+            _end(process, _grace_of(stop))
     for reader in readers:
         reader.join(_LAST_GRACE)
     texts = {name: read.get(name, b"").decode("utf-8", "replace") for name in ("stdout", "stderr")}
@@ -79,12 +81,16 @@ def _read(process: "subprocess.Popen[bytes]", name: str, into: dict[str, bytes])
         into[name] = pipe.read()
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    for grace in (_FIRST_GRACE, _LAST_GRACE):
+def _grace_of(stop: StopFlag | None) -> float:
+    return stop.grace if isinstance(stop, Stop) and stop.grace is not None else _FIRST_GRACE
+
+
+def _end(process: "subprocess.Popen[bytes]", grace: float) -> None:
+    for seconds in (grace, min(grace, _LAST_GRACE)):
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(grace)
+            process.wait(seconds)
             return
     kill_with_plugins(process.pid)
     process.wait()

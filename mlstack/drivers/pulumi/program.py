@@ -109,18 +109,19 @@ def _provider(provider: Provider, root: str) -> Any:
         custom=True,
         parent=root,
         version=provider.version,
-        object=as_struct(_provider_settings(provider.settings)),
+        object=as_struct(provider_settings(provider)),
         acceptSecrets=True,
     )
 
 
-def _provider_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+def provider_settings(provider: Provider) -> dict[str, Any]:
     """Return settings as providers want them: what is no text is JSON in a text."""
     import msgspec
 
-    return {
+    identified = {provider.identifier: provider.key} if provider.identifier else {}
+    return identified | {
         name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        for name, value in settings.items()
+        for name, value in provider.settings.items()
         if value is not None
     }
 
@@ -160,7 +161,6 @@ def _object(part: Object, *, name: str, parent: str, provider: tuple[Provider, s
         },
         aliases=_aliases(names_before(part)),
         aliasSpecs=True,
-        importId=part.adopt,
         ignoreChanges=list(options.get("ignore_changes", ())),
         acceptSecrets=True,
         acceptResources=True,

@@ -31,6 +31,8 @@ _ACTIONS: Final[Mapping[str, Action | None]] = {
     "import-replacement": Action.REPLACE,
 }
 """What a step of the engine means for the object: a replacement is several steps."""
+_MADE_ANEW: Final = frozenset({"create", "import", "refresh"})
+"""Steps from which it does not follow that the object is there: what is gone is refreshed, too."""
 
 
 def build_readings(
@@ -43,15 +45,21 @@ def build_readings(
     for step in report.done:
         if step.op == "refresh" and (place := _object_of(step)) is not None and (change := _drift(step, place)):
             drifted.setdefault(place.address, {})[place.key] = change
+    there: set[Address] = set()
     for step in report.started:
-        if (place := _object_of(step)) is not None and (change := _part(step, place)):
+        place = _object_of(step)
+        if place is None:
+            continue
+        if step.op not in _MADE_ANEW:
+            there.add(place.address)
+        if (change := _part(step, place)) is not None:
             kept = parts.setdefault(place.address, {})
             kept[place.key] = _together(kept.get(place.key), change)
     return {
         address: UnitReading(
             parts=_sorted(parts.get(address, {})),
             drifted=_sorted(drifted.get(address, {})),
-            exists=address in recorded,
+            exists=address in there,
         )
         for address in sorted({*wanted, *recorded})
     }

@@ -14,12 +14,14 @@ from typing import Any
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.pulumi.checkpoint import Checkpoint
-from mlstack.drivers.pulumi.names import object_name
+from mlstack.drivers.pulumi.checkpoint import ITS_OWN, PROVIDER, Checkpoint
+from mlstack.drivers.pulumi.names import name_of, object_name
 from mlstack.drivers.pulumi.place import Place
+from mlstack.drivers.pulumi.program import provider_settings
 from mlstack.drivers.pulumi.versions import read_note
-from mlstack.drivers.stacks import Unit
+from mlstack.drivers.stacks import Provider, Unit
 
 PATIENCE = 120.0
 """Seconds for which an engine of this machine that lost its mlstack is waited for."""
@@ -50,7 +52,7 @@ def clear_locks(place: Place, stack: str, *, tell: Callable[[str], None] = lambd
 
 def _read_lock(data: bytes) -> _Lock:
     try:
-        return msgspec.json.decode(data, type=_Lock)
+        return decoding.decode(data, _Lock)
     except msgspec.MsgspecError:  # then nobody knows whose it is, and nothing is assumed
         return _Lock()
 
@@ -104,27 +106,69 @@ def _locked(lock: _Lock, where: str) -> Diagnostic:
 # ---------------------------------------------------------------------------------------------------- pending steps
 
 
-def repaired(checkpoint: Checkpoint, units: Sequence[Unit]) -> bytes | None:
-    """Return the checkpoint in place of one with steps whose end is not known; None if there are none.
+def repaired(checkpoint: Checkpoint, units: Sequence[Unit], providers: Mapping[str, Provider]) -> bytes | None:
+    """Return the checkpoint in place of one with steps whose end is not known, or that is not whole; None otherwise.
+
+    Its `providers` (by key) are reached as they are from here. A plugin would take another way for another cluster, on
+    which all has to be made anew, and the engine would read by the old one.
+
+    An engine that goes on after an error (`--continue-on-error`) may record a resource after one that it had needed is
+    gone, and refuses to read that itself: what is not there is needed no more.
 
     What was being updated or deleted is read anew by the update's refresh. What was being made may be there or not: if
     the unit says by which ID its provider would know it (option `id`), it is noted as if it was, and the refresh drops
     it if it is not. Without an ID it is made again.
     """
-    pending = checkpoint.deployment.pending_operations
-    if not pending:
+    whole = msgspec.json.decode(checkpoint.data)
+    deployment: dict[str, Any] = (whole.get("checkpoint") or {}).get("latest") or {}
+    pending = deployment.pop("pending_operations", None) or []
+    resources: list[dict[str, Any]] = deployment.get("resources") or []
+    deployment["resources"] = resources
+    is_elsewhere = _lead_from_here(resources, providers)
+    if not _forget_what_is_gone(resources) and not pending and not is_elsewhere:
         return None
     ids = {object_name(unit.address, part.key): part.options.get("id", "") for unit in units for part in unit.objects}
-    whole = msgspec.json.decode(checkpoint.data)
-    deployment: dict[str, Any] = whole["checkpoint"]["latest"]
-    resources: list[dict[str, Any]] = deployment.setdefault("resources", [])
     known = {each["urn"] for each in resources if not each.get("delete")}
-    for each in deployment.pop("pending_operations", None) or []:
+    for each in pending:
         resource = each["resource"]
         identity = ids.get(resource["urn"].split("::", 3)[-1], "")
         if each["type"] == "creating" and identity and resource["urn"] not in known:
             resources.append(_as_made(resource, identity))
     return msgspec.json.encode(whole)
+
+
+def _lead_from_here(resources: Sequence[dict[str, Any]], providers: Mapping[str, Provider]) -> bool:
+    """Give the recorded providers the settings that they have now; return whether one had others."""
+    found = False
+    for each in resources:
+        provider = providers.get(name_of(each["urn"])) if each["type"].startswith(PROVIDER) else None
+        if provider is None:
+            continue
+        before = each.get("inputs") or {}
+        wanted = {name: before[name] for name in ITS_OWN if name in before} | provider_settings(provider)
+        if wanted != before:
+            found = True
+            each["inputs"] = wanted
+            each["outputs"] = {name: value for name, value in wanted.items() if name != "__internal"}
+    return found
+
+
+def _forget_what_is_gone(resources: Sequence[dict[str, Any]]) -> bool:
+    """Drop from each resource what it needs and does not come before it; return whether there was something."""
+    known: set[str] = set()
+    found = False
+    for each in resources:
+        inside = (urn for urns in (each.get("propertyDependencies") or {}).values() for urn in urns or ())
+        needed = {*(each.get("dependencies") or ()), *inside}
+        if not known.issuperset(needed):
+            found = True
+            each["dependencies"] = [urn for urn in each.get("dependencies") or () if urn in known]
+            each["propertyDependencies"] = {
+                name: [urn for urn in urns or () if urn in known]
+                for name, urns in (each.get("propertyDependencies") or {}).items()
+            }
+        known.add(each["urn"])
+    return found
 
 
 def as_export(data: bytes) -> bytes:

@@ -8,6 +8,7 @@ import socket
 
 import msgspec
 
+from mlstack import decoding
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.pulumi.checkpoint import Checkpoint, StackVersion
 from mlstack.drivers.pulumi.place import Place
@@ -30,7 +31,7 @@ class StackNote(msgspec.Struct, frozen=True, kw_only=True):
 def read_note(place: Place, stack: str) -> StackNote | None:
     """Return what the state says of a stack, None if it says nothing."""
     found = place.backend.get(_key(stack))
-    return None if found is None else msgspec.json.decode(found[0], type=StackNote)
+    return None if found is None else decoding.decode(found[0], StackNote)
 
 
 def note_begin(place: Place, stack: str, pid: int) -> None:

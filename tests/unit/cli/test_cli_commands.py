@@ -14,11 +14,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from mlstack.cli.addresses import one_address
 from mlstack.cli.compare_read import _named
 from mlstack.cli.explain import is_unknown
 from mlstack.cli.init import project_name
 from mlstack.cli.main import main
-from mlstack.diagnostics import ExitCode
+from mlstack.diagnostics import ExitCode, MlstackError
 from mlstack.graph.change import Action, Change, FieldDiff, Reason, ReasonCode
 from mlstack.spec.address import Address, Kind
 from mlstack.state.environment_folder import backend_for
@@ -252,7 +253,7 @@ def test_plan_that_cannot_be_written(root: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_documents_say_which_format_they_have(applied: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("status", "lock", "history", "doctor"):
+    for command in ("status", "drift", "lock", "history", "doctor"):
         assert document(capsys, command)["format_version"] == "1.0", command
 
 
@@ -509,3 +510,12 @@ def test_looking_writes_nothing_but_caches(applied: Path, capsys: pytest.Capture
     ):
         output(capsys, *command)
     assert files() == before
+
+
+def test_of_one_name_the_one_is_meant_that_can_do_what_is_asked() -> None:
+    known = [Address("models.wine"), Address("endpoints.wine"), Address("a/stages.wine"), Address("models.other")]
+    assert one_address("wine", known, kinds=(Kind.ENDPOINT,)) == "endpoints.wine"
+    assert one_address("other", known, kinds=(Kind.ENDPOINT,)) == "models.other", "so that it is said what models lack"
+    with pytest.raises(MlstackError) as caught:
+        one_address("wine", known, kinds=(Kind.ENDPOINT, Kind.STAGE))
+    assert "'wine' could be endpoints.wine, a/stages.wine." in caught.value.diagnostics[0].detail

@@ -25,7 +25,7 @@ DESIGN = (
     "init validate plan apply destroy run compare accept status show explain graph lineage history rollback drift lock "
     "reproduce shell logs cancel predict push pull gc unlock doctor schema comment eject"
 )
-LATER = "rollback drift comment"
+LATER = "rollback comment"
 
 
 def run(*arguments: str, **rest: Any) -> "subprocess.CompletedProcess[str]":

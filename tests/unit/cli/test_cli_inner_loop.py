@@ -237,7 +237,7 @@ def test_status_says_of_a_stage_that_its_run_failed(root: Path, capsys: pytest.C
     assert "stages.train  failed" in capsys.readouterr().out
     write(root, params=INLINE, script=VARIABLE)  # not what failed
     assert main(["status"]) == 0
-    assert "stages.train  out of date" in capsys.readouterr().out
+    assert "stages.train  not run yet" in capsys.readouterr().out
 
 
 def test_an_output_is_read_once_and_not_by_every_apply(root: Path) -> None:

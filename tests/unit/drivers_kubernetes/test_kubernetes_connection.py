@@ -216,7 +216,7 @@ def test_settings_are_read_strictly() -> None:
     wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"name_space": "x"}, "namespace"),
         ({"keep_failed": 5}, "5m"),
-        ({"priority": "x"}, "int"),
+        ({"priority": "x"}, "a whole number"),
     )
     for settings, said in wrong:
         with pytest.raises(MlstackError) as raised:

@@ -8,11 +8,13 @@ import msgspec
 import pytest
 
 from mlstack.drivers.kubernetes.endpoint_pod import FETCH_FORMAT, VERSION, secret_name_of
+from mlstack.drivers.kubernetes.endpoint_rollout import what_it_does
 from mlstack.drivers.kubernetes.endpoints import RUNNER_IMAGE, KubernetesEndpoints
 from mlstack.drivers.stacks import StackDriver, Unit
+from mlstack.serving.guard import is_open
 from mlstack.serving.settings import load_settings
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Endpoint
+from mlstack.spec.spec import TOKEN_VARIABLE, Endpoint
 from tests.unit.drivers_kubernetes.kubernetes_projects import STAGES, as_yaml, graph_of, is_golden, write
 
 WINE, QUALITY = Address("models.wine"), Address("endpoints.quality")
@@ -196,6 +198,21 @@ def test_a_rotated_secret_is_another_secret(tmp_path: Path, monkeypatch: pytest.
     assert all(name.startswith("quality-secrets-") for name in names)
 
 
+def test_the_token_of_an_endpoint_comes_from_its_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUALITY_TOKEN", "t0k3n-itself")
+    unit = unit_of(
+        write(tmp_path, TEXT + ONE.replace("wine}", "wine, auth: {token: {secret: 'env://QUALITY_TOKEN'}}}"))
+    )
+    (server,) = pod(unit)["spec"]["containers"]
+    (variable,) = [each for each in server["env"] if "valueFrom" in each]
+    assert variable["valueFrom"]["secretKeyRef"] == {"name": secret_name_of(pod(unit)), "key": TOKEN_VARIABLE}
+    (fetch,) = pod(unit)["spec"]["initContainers"]
+    assert TOKEN_VARIABLE in str(fetch["env"]), "the server is told that there is one"
+    assert "t0k3n" not in str(unit)
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert is_open(server[probe]["httpGet"]["path"])
+
+
 def test_without_the_values_nothing_is_said_of_a_secret_s_version(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,3 +222,25 @@ def test_without_the_values_nothing_is_said_of_a_secret_s_version(
     known = KubernetesEndpoints(root=root).desired(graph.resources[QUALITY], graph, VERSIONS)
     assert "secrets_version" not in known
     assert known["secrets"] == {"TOKEN": "env://QUALITY_TOKEN"}
+
+
+@pytest.mark.parametrize(
+    ("fetch", "server", "is_ready", "said"),
+    [
+        ({"waiting": {"reason": "PodInitializing"}}, {"waiting": {}}, False, "one starts on n-1"),
+        ({"running": {}}, {"waiting": {}}, False, "one fetches its model"),
+        ({"terminated": {}}, {"waiting": {}}, False, "one starts on n-1"),
+        ({"terminated": {}}, {"running": {}}, False, "one loads its model"),
+        ({"terminated": {}}, {"running": {}}, True, ""),
+    ],
+)
+def test_it_is_said_what_a_pod_does_until_it_is_ready(
+    fetch: dict[str, Any], server: dict[str, Any], is_ready: bool, said: str
+) -> None:
+    status = {
+        "conditions": [{"type": "Ready", "status": str(is_ready)}],
+        "initContainerStatuses": [{"name": "model", "state": fetch}],
+        "containerStatuses": [{"name": "server", "state": server}],
+    }
+    assert what_it_does({"spec": {"nodeName": "n-1"}, "status": status}) == said
+    assert what_it_does({"spec": {}}) == ""

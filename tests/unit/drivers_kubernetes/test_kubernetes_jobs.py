@@ -1,18 +1,25 @@
 """The objects of an attempt, and what a cluster says of them."""
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from mlstack.drivers.base import Cause
+from mlstack.drivers.elsewhere import RemoteOrder
+from mlstack.drivers.kubernetes import stages
 from mlstack.drivers.kubernetes.job_objects import JobPlan, build_job, build_secret, build_service, job_name
 from mlstack.drivers.kubernetes.job_status import judge
 from mlstack.drivers.kubernetes.settings import KubernetesSettings
+from mlstack.drivers.remote_run.results import RemoteRun
+from mlstack.graph.graph import EntryKey
 from mlstack.runner.order import Order, Remote
+from mlstack.runner.record import End
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Pool, SecretRef, Spec, Stage, Timeout
+from mlstack.state.state import RemoteHandle
 
 FINGERPRINT = "0123456789abcdef" * 4
 OWNER = {"metadata": {"uid": "u-1"}}
@@ -154,10 +161,21 @@ FAILED = {
 COMPLETE = {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}
 
 
-def pod(state: dict[str, Any] | None = None, *, conditions: tuple[dict[str, str], ...] = (), **status: Any) -> Any:
+def pod(
+    state: dict[str, Any] | None = None,
+    *,
+    conditions: tuple[dict[str, str], ...] = (),
+    node: str = "",
+    name: str = "",
+    **status: Any,
+) -> Any:
     """Return a pod whose stage's container is in this state."""
     statuses = [{"name": "stage", "state": state}] if state is not None else []
-    return {"metadata": {}, "spec": {}, "status": {"containerStatuses": statuses, "conditions": conditions, **status}}
+    return {
+        "metadata": {"name": name},
+        "spec": {"nodeName": node},
+        "status": {"containerStatuses": statuses, "conditions": conditions, **status},
+    }
 
 
 def disrupted(reason: str) -> tuple[dict[str, str], ...]:
@@ -183,6 +201,10 @@ def exited(code: int, reason: str = "Error", message: str = "") -> dict[str, Any
         ([pod(exited(143))], "preempted"),
         ([pod(exited(137), conditions=disrupted("PreemptionByScheduler"))], "preempted"),
         ([pod(conditions=disrupted("DeletionByTaintManager"))], "node-lost"),
+        ([pod(conditions=disrupted("DeletionByPodGC"))], "node-lost"),
+        ([pod(exited(143), conditions=disrupted("EvictionByEvictionAPI"))], "preempted"),
+        ([pod(exited(137), conditions=disrupted("TerminationByKubelet"), reason="Evicted")], "preempted"),
+        ([pod(exited(143), conditions=disrupted("TerminationByKubelet"), reason="Terminated")], "node-lost"),
         ([pod(reason="Evicted", message="The node was low on resource: memory.")], "preempted"),
         ([pod(reason="Evicted", message="Usage of ephemeral storage exceeds the limit")], "error"),
         ([pod(reason="NodeLost")], "node-lost"),
@@ -204,8 +226,64 @@ def test_how_far_it_is() -> None:
     assert judge(COMPLETE, []).phase == "succeeded"
     assert judge(RUNNING, []).phase == "waiting"
     assert judge({"spec": {"suspend": True}}, []).said == "waits in the cluster's queue"
-    assert judge(RUNNING, [pod()]).phase == "starting"
+    assert judge(RUNNING, [pod()]).phase == "waiting"
+    assert judge(RUNNING, [pod(node="n-1")]).phase == "starting"
     assert judge(RUNNING, [pod({"running": {}})]).phase == "running"
+
+
+QUEUED = {"metadata": {"labels": {"kueue.x-k8s.io/queue-name": "team"}}, "spec": {"suspend": True}}
+PENDING = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": "10m more cpu needed"}
+EVICTED = {"type": "Evicted", "status": "True", "reason": "Preempted", "message": "due to prioritization"}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ([], "waits in the queue team: nothing is said of it yet, as where others are before it"),
+        ([PENDING], "waits in the queue team: 10m more cpu needed"),
+        (
+            [{**PENDING, "reason": "Inadmissible", "message": "ClusterQueue c is inactive"}],
+            "waits in the queue team: it is not let in: ClusterQueue c is inactive",
+        ),
+        (
+            [{**PENDING, "message": "request > maximum capacity (2 > 1)"}],
+            "waits in the queue team: it is not let in: request > maximum capacity (2 > 1)",
+        ),
+        (
+            [PENDING, EVICTED],
+            "waits in the queue team: 10m more cpu needed; it had to make room: due to prioritization",
+        ),
+        ([{**PENDING, "status": "True"}, {**EVICTED, "status": "False"}], "waits in the queue team"),
+    ],
+)
+def test_a_queue_says_what_is_waited_for(conditions: list[dict[str, str]], said: str) -> None:
+    """Conditions are Kueue's (0.14): a Job that had to make room is no failure, and waiting uses no window up."""
+    seen = judge(QUEUED, [], workload={"status": {"conditions": conditions}})
+    assert (seen.phase, seen.said, seen.stuck) == ("waiting", said, None)
+    assert judge(QUEUED, []).said == "waits in the queue team"
+
+
+def test_a_queue_says_who_has_yet_to_agree() -> None:
+    """There is room for it, and a check waits for a node; or somebody has taken it out of the queue."""
+    checks = [{"name": "nodes", "state": "Pending", "message": "3 nodes are made."}, {"name": "x", "state": "Ready"}]
+    reserved = {"conditions": [{**PENDING, "status": "True"}], "admissionChecks": checks}
+    said = judge(QUEUED, [], workload={"status": reserved}).said
+    assert said == "waits in the queue team: there is room; the check nodes is Pending: 3 nodes are made"
+    off = {"spec": {"active": False}, "status": {"conditions": [{**EVICTED, "message": "The workload is deactivated"}]}}
+    said = judge(QUEUED, [], workload=off).said
+    assert "not let in until somebody activates it again (The workload is deactivated)" in said
+    assert "make room" not in said
+
+
+def test_events_say_what_a_pod_does_on_its_node() -> None:
+    """They are asked for where a pod says no more than that it starts, and a Job has none."""
+    events = [{"reason": "Pulled"}, {"reason": "Pulling", "message": 'Pulling image "i"'}]
+    starting = pod(node="n-1", name="train-0")
+    assert judge(RUNNING, [starting]).told_by == "train-0"
+    assert judge(RUNNING, [starting], events).said == "starts on n-1: its image is being pulled"
+    assert judge(RUNNING, [starting], [*events, {"reason": "Pulled"}]).said == "starts on n-1"
+    assert judge({"metadata": {"name": "train"}}, []).told_by == "train"
+    assert judge(RUNNING, [pod({"running": {}})]).told_by == ""
 
 
 def test_why_it_does_not_go_on() -> None:
@@ -217,9 +295,78 @@ def test_why_it_does_not_go_on() -> None:
     seen = judge(RUNNING, [pod({"waiting": {"reason": "ImagePullBackOff", "message": "denied"}})])
     assert (seen.stuck, seen.for_good) == ("image-pull", False)
     assert judge(RUNNING, [pod({"waiting": {"reason": "InvalidImageName"}})]).for_good
-    quota = [{"reason": "FailedCreate", "message": "pods is forbidden: exceeded quota: mlstack-gpu"}]
-    assert judge(RUNNING, [], quota).stuck == "no-capacity"
+    quota = [{"reason": "FailedCreate", "message": 'pods "a" is forbidden: exceeded quota: mlstack-gpu, used: 4'}]
+    seen = judge(RUNNING, [], quota)
+    assert (seen.stuck, seen.said) == ("no-capacity", "waits for room in the pool's quota: mlstack-gpu, used: 4")
     account = [{"reason": "FailedCreate", "message": 'serviceaccount "x" not found'}]
     assert judge(RUNNING, [], account).stuck == "error"
     both = [pod({"running": {}}), pod({"waiting": {"reason": "ErrImagePull"}})]
     assert judge(RUNNING, both).stuck == "image-pull"
+
+
+UNTIL = "2026-01-01T00:05:10Z"
+LATER = 1767225910.0 + 1
+
+
+def leaving(reason: str, **status: Any) -> Any:
+    """Return a pod that is to go, on a node that does not say that it has."""
+    found = pod({"running": {}}, conditions=disrupted(reason), **status)
+    return found | {"metadata": {"deletionTimestamp": UNTIL}, "spec": {"nodeName": "n-1"}}
+
+
+def test_a_pod_whose_node_does_not_answer_is_given_up_when_its_grace_is_over() -> None:
+    """The Job's controller waits for such a pod for ever: nobody else says that it has ended."""
+    gone = leaving("DeletionByTaintManager", phase="Running")
+    seen = judge(RUNNING, [gone], now=LATER - 2)
+    assert (seen.phase, seen.stuck) == ("starting", None)
+    assert seen.said == f"n-1 does not answer; its pod is given up at {UNTIL}"
+    seen = judge(RUNNING, [gone], now=LATER)
+    assert (seen.stuck, seen.for_good) == ("node-lost", False)
+    assert seen.said == f"n-1 does not answer: its pod should have ended there at {UNTIL}"
+    assert judge(RUNNING, [pod({"running": {}}), gone], now=LATER).stuck == "node-lost"
+
+
+def test_a_pod_that_uses_its_grace_runs() -> None:
+    """One that has to make room keeps its checkpoint meanwhile; one that has ended waits for nobody."""
+    assert judge(RUNNING, [leaving("PreemptionByScheduler", phase="Running")], now=LATER - 2).phase == "running"
+    assert judge(RUNNING, [leaving("PreemptionByScheduler", phase="Failed")], now=LATER).stuck is None
+
+
+def attempt_after(monkeypatch: pytest.MonkeyPatch, *jobs: dict[str, Any], kept: bool = False, again: str = "") -> int:
+    """Return the number of the next attempt where the cluster has these Jobs, and the remote knows that 3 failed."""
+    ended = End(address="stages.train", fingerprint=FINGERPRINT, attempt=3, instance="i", cause="error", exit_code=1,
+                started=0.0, ended=1.0, bundle="b")  # fmt: skip
+    place = {"namespace": "ml", "job": "train"} | ({"kept": "3600"} if kept else {})
+    handle = RemoteHandle(target="kubernetes", place=place, store="s3://acme", prefix="p/")
+    found = SimpleNamespace(listing=lambda *_, **__: list(jobs))
+    monkeypatch.setattr(stages, "_store", lambda _: SimpleNamespace(listing=lambda _: []))
+    monkeypatch.setattr(stages, "read_remote_run", lambda *_: RemoteRun(ends=(ended,)))
+    monkeypatch.setattr(stages.KubernetesStages, "_cluster", lambda *_: (found, None))
+    monkeypatch.setattr(stages.KubernetesStages, "handle_of", lambda *_: handle)
+    spec = Spec(project="wine", environment="prod", file="mlstack.yaml", resources={})
+    key = EntryKey(cmd="python train.py", deps=(), params={}, out_paths=())
+    order = SimpleNamespace(stage=plan().stage, graph=SimpleNamespace(spec=spec), key=key, again=again)
+    return stages.KubernetesStages().next_attempt(cast("RemoteOrder", order))
+
+
+def job_of(number: int, *, deleted: bool = False, **condition: str) -> dict[str, Any]:
+    """Return a Job as a cluster lists it."""
+    about: dict[str, Any] = {"labels": {"mlstack.dev/attempt": str(number)}}
+    about |= {"deletionTimestamp": "2026-11-22T08:00:00Z"} if deleted else {}
+    return {"metadata": about, "spec": {}, "status": {"conditions": [condition] if condition else []}}
+
+
+def test_what_is_at_work_already_is_the_next_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its start was not answered, or its record is lost: a second copy beside it would be trained for nothing."""
+    failed = job_of(1, type="Failed", status="True")
+    assert attempt_after(monkeypatch) == 1
+    assert attempt_after(monkeypatch, failed) == 2
+    assert attempt_after(monkeypatch, failed, job_of(2)) == 2
+    assert attempt_after(monkeypatch, failed, job_of(2, deleted=True)) == 3
+    assert attempt_after(monkeypatch, job_of(1, type="Complete", status="True")) == 2
+    assert attempt_after(monkeypatch, job_of(2), again="x") == 3  # somebody wants one of his own
+
+
+def test_a_pod_that_is_kept_for_a_look_is_not_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attempt_after(monkeypatch, job_of(2), kept=True) == 2
+    assert attempt_after(monkeypatch, job_of(3), kept=True) == 4

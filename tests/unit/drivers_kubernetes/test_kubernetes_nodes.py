@@ -1,12 +1,14 @@
 """Whether any node could ever take what a pool is asked for."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
+import msgspec
 import pytest
 
 from mlstack.diagnostics import Severity
 from mlstack.drivers.kubernetes.placement import pod_placement
-from mlstack.drivers.kubernetes.preflight_nodes import takes, why_on_no_node
+from mlstack.drivers.kubernetes.preflight_nodes import check_nodes, takes, why_on_no_node
 from mlstack.drivers.kubernetes.settings import KubernetesSettings
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Pool, Range, Resources, Stage
@@ -90,3 +92,37 @@ def test_nodes_that_come_when_they_are_needed_are_waited_for() -> None:
 def test_nodes_that_may_be_taken_away(capacity: tuple[str, ...], is_taken: bool) -> None:
     placement = pod_placement(pool(capacity=capacity), KubernetesSettings(), gpu=False)
     assert takes(node({"karpenter.sh/capacity-type": "spot"}), placement) is is_taken
+
+
+class Cluster:
+    """Nodes that may be seen, and how often they were asked for."""
+
+    def __init__(self, *nodes: dict[str, Any]) -> None:
+        self.nodes, self.listed = list(nodes), 0
+
+    def may(self, verb: str, kind: str) -> bool:
+        return (verb, kind) == ("list", "Node")
+
+    def listing(self, kind: str) -> list[dict[str, Any]]:
+        assert kind == "Node"
+        self.listed += 1
+        return self.nodes
+
+
+def test_those_that_ask_for_the_same_are_told_as_one() -> None:
+    sizes = {"a": 32, "b": 32, "c": 1, "d": 64, "e": 32}
+    asking: list[Stage | Pool] = [
+        msgspec.structs.replace(stage(memory=size * GI), address=Address(f"stages.{name}"))
+        for name, size in sizes.items()
+    ]
+    graph = SimpleNamespace(resources={each.address: each for each in (pool(), *asking)})
+    cluster = Cluster(node(), node())
+
+    found = list(check_nodes(cast("Any", cluster), [pool()], cast("Any", graph)))
+
+    assert [each.code for each in found] == ["no-node-fits", "no-node-fits"]
+    assert found[0].detail.startswith("stages.a in compute.p: it needs 32 GiB")
+    assert found[0].detail.endswith(" 2 more of its pool ask for the same.")
+    assert found[1].detail.startswith("stages.d in compute.p: it needs 64 GiB")
+    assert "more of its pool" not in found[1].detail
+    assert cluster.listed == 1

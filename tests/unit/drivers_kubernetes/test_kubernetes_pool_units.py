@@ -11,8 +11,10 @@ from mlstack.drivers.kubernetes.check_pools import check_pool
 from mlstack.drivers.kubernetes.placement import gpu_name
 from mlstack.drivers.kubernetes.pools import KubernetesPools
 from mlstack.drivers.kubernetes.settings import KubernetesSettings
+from mlstack.drivers.registry import check_units
 from mlstack.drivers.stacks import StackDriver, Unit
-from mlstack.spec.address import Address
+from mlstack.graph.change import Action, Change
+from mlstack.spec.address import Address, Kind
 from mlstack.spec.spec import Pool
 from tests.unit.drivers_kubernetes.kubernetes_projects import STAGES, as_yaml, graph_of, is_golden, write
 
@@ -61,14 +63,20 @@ def test_what_is_made_for_two_pools_in_one_namespace(tmp_path: Path) -> None:
     assert is_golden("pools.yaml", as_yaml([unit_of(root, "gpu"), unit_of(root, "serve")]))
 
 
-def test_the_namespace_belongs_to_the_first_pool_and_the_others_stand_on_it(tmp_path: Path) -> None:
+def test_all_pools_of_a_namespace_have_it_together_and_describe_it_the_same_way(tmp_path: Path) -> None:
+    """It is nobody's own, so that it stays whoever of them comes or goes (`drivers/shared_objects.py`)."""
     root = write(tmp_path, TWO)
-    assert keys(unit_of(root, "gpu"))[0] == "namespace-ml"
-    others = unit_of(root, "serve")
-    assert "namespace-ml" not in keys(others)
-    standing = {each.key: each.needs for each in others.objects}
-    assert standing.pop("priority-class-mlstack-wine-local-serve") == ()
-    assert set(standing.values()) == {("compute.gpu#namespace-ml",)}
+    gpu, serve = unit_of(root, "gpu"), unit_of(root, "serve")
+    shared = {each.key: each for each in gpu.objects if each.shared}
+    assert [*shared] == ["namespace-ml", "deny", "limits", "queue-training"]
+    assert {each.key: each for each in serve.objects if each.shared} == {
+        key: each for key, each in shared.items() if key != "queue-training"
+    }
+    for unit in (gpu, serve):
+        standing = {each.key: each.needs for each in unit.objects}
+        alone = {key for key, needs in standing.items() if not needs}
+        assert {key.partition("-mlstack")[0] for key in alone} == {"namespace-ml", "priority-class"}
+        assert {needs for needs in standing.values() if needs} == {("namespace-ml",)}
 
 
 def test_a_unit_is_the_same_every_time(tmp_path: Path) -> None:
@@ -81,8 +89,8 @@ def test_nothing_of_a_namespace_is_made_that_somebody_else_has(tmp_path: Path) -
     unit = unit_of(root, "gpu")
     assert not {"namespace-team", "limits"} & set(keys(unit))
     # What is denied by default is denied to our own pods alone.
-    assert inputs(unit, "deny")["spec"]["podSelector"]["matchLabels"]["mlstack.dev/project"] == "wine"
-    assert inputs(unit, "deny")["spec"]["podSelector"]["matchLabels"]["mlstack.dev/pool"] == "compute.gpu"
+    assert inputs(unit, "deny-team.gpu")["spec"]["podSelector"]["matchLabels"]["mlstack.dev/project"] == "wine"
+    assert inputs(unit, "deny-team.gpu")["spec"]["podSelector"]["matchLabels"]["mlstack.dev/pool"] == "compute.gpu"
     assert all(each.needs == () for each in unit.objects)
 
 
@@ -97,7 +105,7 @@ def test_people_without_rights_over_the_cluster_name_what_is_there(tmp_path: Pat
 def test_policies_open_the_way_to_the_remote_by_its_address_and_port(tmp_path: Path) -> None:
     inside = 'remote_url_inside: "http://10.9.8.7:9000"'
     root = write(tmp_path, TWO.replace("priority: 100, queue: training, cluster_queue: team", inside))
-    rules = inputs(unit_of(root, "gpu"), "traffic")["spec"]["egress"]
+    rules = inputs(unit_of(root, "gpu"), "traffic-ml.gpu")["spec"]["egress"]
     assert {"ports": [{"protocol": "TCP", "port": 9000}], "to": [{"ipBlock": {"cidr": "10.9.8.7/32"}}]} in rules
     assert {"ports": [{"protocol": "TCP", "port": 443}]} not in rules
 
@@ -128,7 +136,30 @@ def test_a_folder_is_no_remote_for_pods(tmp_path: Path) -> None:
         ("cluster_queue: team", "queue"),
         ("autoscale: {on: gpu}", "autoscale"),
         ("user: root", "root"),
-        ("storage: much", "much"),
+        ("user: 0", "root"),
+        ("user: '0:0'", "root"),
+        ("storage: much", "`storage`: `much`"),
+        ("keep_failed: soon", "`keep_failed`: `soon`"),
+        ("priority: 2000000000", "2000000000"),
+        ("service_account: My_Account", "My_Account"),
+        ("priority_class: ''", "priority_class"),
+        ("image_pull_secret: a b", "a b"),
+        ("queue: Team", "Team"),
+        ("gateway: {name: G}", "gateway.name"),
+        ("gateway: {name: g, hostname: 'a..b'}", "a..b"),
+        ("ingress: {host: 'NOT A HOST'}", "NOT A HOST"),
+        ("gpu_resource: some gpu", "some gpu"),
+        ("node_selector: {a b: c}", "a b"),
+        ("node_selector: {a: b c}", "b c"),
+        ("node_selector: {a: 5}", "is to be text, and is a whole number"),
+        ("accelerator_labels: {mine: {a: /}}", "accelerator_labels.mine"),
+        ("tolerations: [{key: a, operator: Maybe}]", "tolerations[0].operator"),
+        ("tolerations: [{key: a, effekt: NoSchedule}]", "effekt"),
+        ("tolerations: [{key: a, tolerationSeconds: long}]", "tolerationSeconds"),
+        ("tolerations: [{effect: NoSchedule}]", "has no `key`"),
+        ("context: 5", "`context` is to be text, and is a whole number"),
+        ("remote_env: {A B: c}", "A B"),
+        ("remote_env: {A: {secret: a-value-that-stands-here}}", "remote_env.A"),
         ("remote_env: {AWS_REGION: 3}", "remote_env.AWS_REGION"),
         ("names_space: x", "names_space"),
     ],
@@ -141,6 +172,33 @@ def test_wrong_settings_are_named(tmp_path: Path, settings: str, word: str) -> N
     found = check_pool(pool, graph, root=root)
     assert found
     assert word in found[0].detail
+    assert not any("a-value-that-stands-here" in str(problem) for problem in found)
+
+
+@pytest.mark.parametrize("name", ["", "My.NS", "a" * 64, "-a"])
+def test_a_namespace_that_no_cluster_has_is_wrong(tmp_path: Path, name: str) -> None:
+    root = write(tmp_path, TWO.replace("namespace: ml", f"namespace: {name!r}"))
+    assert codes(root, "serve") == ["kubernetes-setting-wrong"]
+
+
+def test_settings_as_people_write_them_are_right(tmp_path: Path) -> None:
+    settings = """namespace: ml,
+      node_selector: {example.com/gpu.product: NVIDIA-L4, spot: ''}, gpu_resource: amd.com/gpu,
+      tolerations: [{key: a, operator: Equal, value: b, effect: NoSchedule}, {operator: Exists}],
+      egress: [':443', '10.0.0.0/8:5432', 'fd00::/8:53'], gateway: {name: g, hostname: '*.ml.example.com'},
+      user: '1000:1000', priority: -5, service_account: train.er, keep_failed: 1h, storage: 10Gi,
+      remote_env: {A_1: b, C: {secret: env://C}}"""
+    root = write(tmp_path, TWO.replace("namespace: ml", settings))
+    assert codes(root, "serve") == []
+
+
+def test_a_pool_that_leaves_is_asked_for_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    graph = graph_of(write(tmp_path, "compute: {gpu: {target: local}}\n" + STAGES.replace("POOL", "gpu")))
+    pool = Address("compute.gpu")
+    row = Change(address=pool, kind=Kind.POOL, action=Action.DELETE, reasons=(), before={"target": "kubernetes"})
+    (problem,) = check_units([row], graph, root=tmp_path, is_planning=False)
+    assert problem.code == "kubeconfig-missing"
 
 
 def test_a_typing_error_in_a_setting_gets_a_hint(tmp_path: Path) -> None:
@@ -175,3 +233,21 @@ def test_device_plugins_are_known_by_the_maker() -> None:
     assert name("nvidia-l4") == name() == "nvidia.com/gpu"
     assert name("amd-mi300x") == "amd.com/gpu"
     assert name("nvidia-a100", gpu_resource="nvidia.com/mig-1g.10gb") == "nvidia.com/mig-1g.10gb"
+
+
+def test_a_store_that_only_this_machine_is_told_of_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write(tmp_path, TWO)
+    assert codes(root, "gpu") == []
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9000")
+    assert codes(root, "gpu") == ["remote-endpoint-not-for-pods"]
+    assert codes(root, "serve") == [], "nothing runs there"
+    for told in ("remote_url_inside: http://minio:9000", "remote_env: {AWS_ENDPOINT_URL: http://minio:9000}"):
+        write(root, TWO.replace("namespace: ml", f"namespace: ml, {told}"))
+        assert codes(root, "gpu") == []
+    write(root, TWO)
+    (root / ".dvc").mkdir()
+    remote = "['remote \"mlstack\"']\n    url = s3://acme/store\n"
+    (root / ".dvc" / "config").write_text(remote, encoding="utf-8")
+    assert codes(root, "gpu") == ["remote-endpoint-not-for-pods"]
+    (root / ".dvc" / "config").write_text(f"{remote}    endpointurl = http://minio:9000\n", encoding="utf-8")
+    assert codes(root, "gpu") == []

@@ -207,7 +207,7 @@ def test_two_processes_lose_nothing(tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
     processes = [start_writer(tmp_path, who, 25) for who in "ab"]
     for process in processes:
-        assert process.communicate(timeout=60)[0] == "ready\n"
+        assert process.communicate(timeout=300)[0] == "ready\n"
         assert process.returncode == 0
     assert len(read_lock(tmp_path, ".").stages) == 50
 

@@ -316,7 +316,7 @@ def test_kill_while_an_object_is_written(project: Project) -> None:
     process.kill()
     process.communicate()
     for path in objects_in(project):
-        assert path.name.endswith(".tmp")
+        assert path.name.endswith(".tmp") or path.stat().st_size == 200 << 20, "half of it has the name of the whole"
     project.declare(stage("a", "true", outs=["large"]))
     key = entry_key(project.graph().stages[A], {})
     assert isinstance(key, EntryKey)
@@ -373,7 +373,7 @@ def test_a_stage_that_dvc_runs_at_this_moment(project: Project) -> None:
     process = subprocess.Popen([*DVC, "repro", "-q", "b"], cwd=project.root, env=project.variables)
     try:
         rwlock = project.root / ".dvc/tmp/rwlock"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not (rwlock.exists() and '/p"' in rwlock.read_text()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -393,9 +393,9 @@ def test_a_stage_that_dvc_runs_at_this_moment(project: Project) -> None:
         waiting = threading.Thread(target=patient.prepare, args=(Address("stages.b"),))
         waiting.start()
         go.touch()
-        waiting.join(timeout=30)
+        waiting.join(timeout=120)
         assert not waiting.is_alive()
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=120) == 0
     finally:
         process.kill()
         process.wait()

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.executor.events import ApplyEnded, StepFailed
 from mlstack.executor.interrupt import Interrupt
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.plan import Scope
 from mlstack.spec.address import Address
+from mlstack.state.state import Entry
+from mlstack.state.store import WritableState
 from tests.scenarios.fake_project import FakeProject
 from tests.scenarios.fake_world import FakeResults
 
@@ -108,3 +111,49 @@ def test_destroy_touches_no_definition(project: FakeProject, monkeypatch: pytest
     result = project.apply(Scope(destroy=True))
     assert [step.address for step in result.results] == ["stages.a"]
     assert project.world.cancelled == [Address("stages.a")]
+
+
+class Store:
+    """The state's, which takes no entry any more from a certain one on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.full_from = ""
+        append = WritableState.append
+
+        def limited(store: WritableState, entry: Entry) -> None:
+            if self.full_from in (entry.event, "now"):
+                self.full_from = "now"
+                raise MlstackError(Diagnostic(code="state-store-unreachable", summary="The store does not answer"))
+            append(store, entry)
+
+        monkeypatch.setattr(WritableState, "append", limited)
+
+
+def test_why_a_step_failed_is_said_also_when_that_cannot_be_recorded(
+    project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes first is mostly the reason for both, and what a person can do something about."""
+
+    def broken(*_arguments: object, **_more: object) -> None:
+        raise MlstackError(Diagnostic(code="broken", summary="It broke"))
+
+    monkeypatch.setattr(FakeResults, "commit", broken)
+    Store(monkeypatch).full_from = "step-failed"
+    with pytest.raises(MlstackError):
+        project.apply()
+    said = [event.diagnostic.code for event in project.events if isinstance(event, StepFailed)]
+    assert said == ["broken", "state-store-unreachable"]
+
+
+def test_nothing_counts_as_applied_whose_end_is_not_recorded(
+    project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(monkeypatch)
+    store.full_from = "apply-ended"
+    with pytest.raises(MlstackError):
+        project.apply()
+    (ended,) = [event for event in project.events if isinstance(event, ApplyEnded)]
+    assert [result.outcome for result in ended.results] == ["done", "done"]
+    assert ended.outcome == "failed"
+    store.full_from = ""
+    assert project.apply().outcome == "done"

@@ -1,22 +1,17 @@
 """Runs that are not on this machine: submitted once, followed by whoever comes, tried again by cause."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from mlstack.diagnostics import Diagnostic, MlstackError
-from mlstack.drivers.base import RunResult, Say
-from mlstack.drivers.elsewhere import RemoteOrder, RemoteResult, RunOutcome
-from mlstack.executor.work import Work
-from mlstack.graph.graph import EntryKey, Hashed, LockEntry, fingerprint
-from mlstack.graph.sources import FileDigest
+from mlstack.diagnostics import Diagnostic, MlstackError, Severity
+from mlstack.drivers.base import RunResult
+from mlstack.executor.events import StepFailed
 from mlstack.spec.address import Address
-from mlstack.spec.spec import Pool, Stage
-from mlstack.state.state import RemoteHandle, RunRecord
+from mlstack.state.state import RunRecord
 from tests.scenarios.fake_project import FakeProject
-from tests.scenarios.fake_world import FakeHands
+from tests.unit.executor.fake_elsewhere import Elsewhere, run_elsewhere
 
 FILE = """
 version: 1
@@ -26,74 +21,10 @@ stages:
   b: {cmd: make b, outs: [b.bin], deps: [stages.a]}
 """
 A, B = Address("stages.a"), Address("stages.b")
-GOOD, TAKEN, WRONG = (
-    RunResult(exit_code=0),
+TAKEN, WRONG = (
     RunResult(exit_code=None, cause="preempted", detail="taken away"),
     RunResult(exit_code=1, cause="error"),
 )
-
-
-class Elsewhere:
-    """A place where attempts end as they are told to; None: it is still going on when we leave."""
-
-    name = "elsewhere"
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.ends: list[RunResult | None] = []
-        self.submitted: list[tuple[Address, int, bool]] = []
-        self.refuses = False
-        self.on_wait: Callable[[RunRecord], None] = lambda _run: None
-        self._done: set[str] = set()
-
-    def check(self, stage: Stage, pool: Pool) -> Sequence[Diagnostic]:
-        del stage, pool
-        return ()
-
-    def handle_of(self, order: RemoteOrder) -> RemoteHandle:
-        place = {"job": f"{order.stage.address}-{order.attempt}"}
-        prefix = f"{fingerprint(order.key)}{order.again}/"
-        return RemoteHandle(target=self.name, place=place, store=str(self.folder), prefix=prefix)
-
-    def next_attempt(self, order: RemoteOrder) -> int:
-        return 1 + max((number for address, number, _ in self.submitted if address == order.stage.address), default=0)
-
-    def missing_inputs(self, order: RemoteOrder) -> Mapping[str, FileDigest]:
-        del order
-        return {}
-
-    def submit(self, order: RemoteOrder, handle: RemoteHandle, *, say: Say) -> None:
-        del handle, say
-        if self.refuses:
-            raise MlstackError(Diagnostic(code="no", summary="No"))
-        self.submitted.append((order.stage.address, order.attempt, order.off_spot))
-
-    def wait(self, stage: Stage, run: RunRecord, *, say: Say, is_left: Callable[[], bool]) -> RunResult | None:
-        del stage, say, is_left
-        self.on_wait(run)
-        end = self.ends.pop(0) if self.ends else GOOD
-        if end is not None and end.cause is None and run.remote is not None:
-            self._done.add(run.remote.prefix)
-        return end
-
-    def log(self, run: RunRecord, *, follow: bool) -> Iterator[bytes]:
-        del run, follow
-        yield b""
-
-    def outcome(self, run: RunRecord) -> RunOutcome:
-        del run
-        return RunOutcome(goes_on=True)
-
-    def result(self, handle: RemoteHandle, key: EntryKey) -> RemoteResult | None:
-        if handle.prefix not in self._done:
-            return None
-        digest = FileDigest(md5=fingerprint(key)[:32], size=1)
-        return RemoteResult(
-            entry=LockEntry(key=key, outs=tuple(Hashed(path=path, digest=digest) for path in key.out_paths))
-        )
-
-    def cancel(self, run: RunRecord, *, grace: float) -> None:
-        del run, grace
 
 
 @pytest.fixture
@@ -105,29 +36,7 @@ def project(tmp_path: Path) -> FakeProject:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Elsewhere:
-    """Everything runs there; whoever claimed a run before is gone."""
-    place = Elsewhere(tmp_path / "remote")
-
-    def order(hands: FakeHands, stage: Stage, key: EntryKey, *, image: str, runner: str, again: str) -> RemoteOrder:
-        return RemoteOrder(
-            stage=stage,
-            pool=Pool(address=stage.pool),
-            graph=hands.graph,
-            key=key,
-            root=hands.root,
-            image=image,
-            runner=runner,
-            resources={},
-            again=again,
-        )
-
-    monkeypatch.setattr(FakeHands, "remote_runner", lambda _hands, _stage: place)
-    monkeypatch.setattr(FakeHands, "remote_runner_of", lambda _hands, run: place if run.remote else None)
-    monkeypatch.setattr(FakeHands, "remote_order", order)
-    for name in ("image_of", "runner_image_of"):
-        monkeypatch.setattr(Work, name, lambda _work, _address: "image@sha256:1")
-    monkeypatch.setattr("mlstack.executor.claims.is_owner_alive", lambda _run: False)
-    return place
+    return run_elsewhere(tmp_path / "remote", monkeypatch)
 
 
 def runs(project: FakeProject) -> dict[Address, RunRecord]:
@@ -193,12 +102,43 @@ def test_a_cancelled_run_is_not_tried_again(project: FakeProject, elsewhere: Els
     assert runs(project)[A].status == "cancelled"
 
 
+def test_who_cannot_look_any_more_hears_that_it_goes_on(project: FakeProject, elsewhere: Elsewhere) -> None:
+    """A login that expires in the middle of it: the run does not need it."""
+
+    def expired(_run: RunRecord) -> None:
+        raise MlstackError(Diagnostic(code="no-login", summary="The cluster does not know who is asking"))
+
+    elsewhere.on_wait = expired
+    assert project.apply().outcome == "failed"
+    failed = [event.diagnostic for event in project.events if isinstance(event, StepFailed) and event.address == A]
+    assert [(each.code, each.severity) for each in failed] == [
+        ("no-login", Severity.ERROR),
+        ("run-goes-on", Severity.WARNING),
+    ]
+    assert runs(project)[A].status == "running"
+    elsewhere.on_wait = lambda _run: None
+    assert project.apply().outcome == "done"
+    assert [number for address, number, _ in elsewhere.submitted if address == A] == [1]
+
+
 def test_what_cannot_be_submitted_is_over(project: FakeProject, elsewhere: Elsewhere) -> None:
     elsewhere.refuses = True
     assert project.apply().outcome == "failed"
     assert runs(project)[A].status == "failed"
     elsewhere.refuses = False
     assert project.apply().outcome == "done"
+
+
+def test_what_was_submitted_and_not_answered_is_followed_and_not_run_again(
+    project: FakeProject, elsewhere: Elsewhere
+) -> None:
+    """An API server that dies right after it has made the Job."""
+    elsewhere.loses_answers = True
+    assert project.apply().outcome == "failed"
+    assert runs(project)[A].status == "running"
+    elsewhere.loses_answers = False
+    assert project.apply().outcome == "done"
+    assert [number for address, number, _ in elsewhere.submitted if address == A] == [1]
 
 
 def test_a_result_of_another_clone_is_restored(project: FakeProject, elsewhere: Elsewhere) -> None:

@@ -79,7 +79,9 @@ def test_independent_steps_run_at_the_same_time() -> None:
     assert set(outcomes(walk, parallelism=3).values()) == {"done"}
 
 
-def test_interrupt_lets_running_steps_end_and_starts_no_more() -> None:
+@pytest.mark.parametrize("elsewhere", ["a", "b"])
+def test_interrupt_lets_running_steps_end_and_starts_no_more(elsewhere: str) -> None:
+    """That runs go on without us is said only while one does: what runs here is stopped by the next."""
     told, interrupt = Told(), Interrupt()
 
     def carry_out(step: Step) -> Finished:
@@ -88,9 +90,11 @@ def test_interrupt_lets_running_steps_end_and_starts_no_more() -> None:
         interrupt.raise_()
         return Finished()
 
-    walk = Walk(steps(a="", b="a", c="b"), carry_out, on_event=told.append, interrupt=interrupt)
+    three = steps(a="", b="a", c="b")
+    walk = Walk(three, carry_out, on_event=told.append, interrupt=interrupt, goes_on=elsewhere.__eq__)
     assert outcomes(walk) == {"a": "done", "b": "not-started", "c": "not-started"}
-    assert [event.now for event in told if isinstance(event, events.Interrupted)] == [False, True]
+    heard = [event for event in told if isinstance(event, events.Interrupted)]
+    assert [(event.now, event.elsewhere) for event in heard] == [(False, elsewhere == "a"), (True, elsewhere == "a")]
     assert told.of(events.StepSkipped) == ["b", "c"], "in the order of the plan"
 
 

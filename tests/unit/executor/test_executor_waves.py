@@ -1,16 +1,19 @@
 """Waves: steps that are ready together are one update of their stack, and each learns what became of its own."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from threading import Event as StopFlag
 
+import msgspec
 import pytest
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.local.endpoint_process import wait_until
 from mlstack.drivers.stacks import Object, Provider, StackName, Tell, Unit, UnitReading, UnitResult
 from mlstack.executor.walk import NotApprovedError
-from mlstack.executor.waves import Waves
+from mlstack.executor.waves import GATHER, Waves
 from mlstack.graph.change import Action, Change
 from mlstack.spec.address import Address, Kind
 
@@ -28,6 +31,7 @@ class FakeEngine:
     def __init__(self, fails: Iterable[str] = ()) -> None:
         self.holds: dict[StackName, dict[Address, Unit]] = {"platform": {}, "serving": {}}
         self.waves: list[tuple[StackName, tuple[Address, ...]]] = []
+        self.idle: list[set[str]] = []
         self.fails = set(fails)
         self.breaks: MlstackError | None = None
         self.at_work = threading.Lock()
@@ -35,7 +39,16 @@ class FakeEngine:
     def check(self) -> Sequence[Diagnostic]:
         return ()
 
-    def preview(self, stack: StackName, units: Sequence[Unit], *, refresh: bool) -> Mapping[Address, UnitReading]:
+    def preview(
+        self,
+        stack: StackName,
+        units: Sequence[Unit],
+        *,
+        refresh: bool,
+        stop: StopFlag | None = None,
+        idle: Collection[str] = (),
+    ) -> Mapping[Address, UnitReading]:
+        del stop, idle
         assert not refresh
         wanted = {each.address: each for each in units}
         return {
@@ -45,9 +58,10 @@ class FakeEngine:
         }
 
     def up(
-        self, stack: StackName, units: Sequence[Unit], *, tell: Tell, stop: StopFlag
+        self, stack: StackName, units: Sequence[Unit], *, tell: Tell, stop: StopFlag, idle: Collection[str] = ()
     ) -> Mapping[Address, UnitResult]:
         del stop
+        self.idle.append(set(idle))
         assert self.at_work.acquire(blocking=False), "a stack is updated by one at a time"
         try:
             if self.breaks is not None:
@@ -93,11 +107,34 @@ def test_what_is_ready_together_is_one_wave_and_a_failure_is_its_own() -> None:
     engine = FakeEngine(fails={"bad"})
     waves = waves_on(engine, unit("before", "old"))
     wanted = [unit("bad", "bad"), *(unit(f"e{number}") for number in range(9))]
-    with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
+    with ThreadPoolExecutor(max_workers=len(wanted)) as pool, ExitStack() as ready:
+        for each in wanted:
+            ready.enter_context(waves.coming(each.address, "serving"))
         results = list(pool.map(lambda each: waves.bring(each, approve=any_parts), wanted))
     assert [result.problem is None for result in results] == [False, *([True] * 9)]
     assert len(engine.waves) == 1
     assert engine.holds["serving"].keys() == {"endpoints.before", *(f"endpoints.e{number}" for number in range(9))}
+
+
+def test_a_wave_waits_for_what_is_on_its_way() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine)
+    begun, prepared = threading.Event(), threading.Event()
+
+    def late() -> UnitResult:
+        with waves.coming(Address("endpoints.late"), "serving"):
+            begun.set()
+            prepared.wait(60)
+            return waves.bring(unit("late"), approve=any_parts)
+
+    with ThreadPoolExecutor() as pool:
+        second = pool.submit(late)
+        begun.wait(60)
+        first = pool.submit(waves.bring, unit("first"), approve=any_parts)
+        assert wait_until(lambda: bool(waves._wishes.get("serving")), seconds=60)
+        threading.Timer(GATHER * 3, prepared.set).start()
+        assert [first.result().problem, second.result().problem] == [None, None]
+    assert engine.waves == [("serving", ("endpoints.first", "endpoints.late"))]
 
 
 def test_a_later_wave_names_what_settled_and_what_was_recorded_of_the_rest() -> None:
@@ -181,6 +218,19 @@ def test_an_engine_that_breaks_fails_all_of_its_wave_and_not_the_next() -> None:
     assert waves.bring(unit("e0"), approve=any_parts).problem is None
 
 
+def test_no_update_begins_without_the_lock() -> None:
+    """It may have been lost since the step began: an earlier wave took long, and the store did not answer."""
+    engine = FakeEngine()
+
+    def lost() -> None:
+        raise MlstackError(Diagnostic(code="lock-lost", summary="The lock was lost"))
+
+    waves = Waves(lambda: engine, {}, stop=StopFlag(), verify=lost)
+    with pytest.raises(MlstackError, match="lock was lost"):
+        waves.bring(unit("e0"), approve=any_parts)
+    assert not engine.holds["serving"]
+
+
 def test_two_stacks_are_updated_side_by_side() -> None:
     engine = FakeEngine()
     engine.at_work = threading.Semaphore(2)  # type: ignore[assignment]
@@ -188,3 +238,23 @@ def test_two_stacks_are_updated_side_by_side() -> None:
     with ThreadPoolExecutor(max_workers=2) as pool:
         list(pool.map(lambda each: waves.bring(each, approve=any_parts), [unit("a"), unit("b", stack="platform")]))
     assert {stack for stack, _ in engine.waves} == {"platform", "serving"}
+
+
+def test_a_wave_leaves_alone_what_is_somewhere_else() -> None:
+    engine = FakeEngine()
+    elsewhere = unit("elsewhere", "old")
+    elsewhere = msgspec.structs.replace(elsewhere, provider=msgspec.structs.replace(elsewhere.provider, key="far"))
+    waves = waves_on(engine, unit("here", "old"), elsewhere)
+    waves.bring(unit("here", "new"), approve=any_parts)
+    assert engine.idle.pop() == {"far"}
+    waves.remove(elsewhere.address, "serving", approve=any_parts)
+    assert engine.idle.pop() == set(), "what was brought has not settled yet"
+
+
+def test_what_is_taken_back_goes_whoever_made_it() -> None:
+    engine = FakeEngine()
+    waves = waves_on(engine, unit("there", "old"))
+    waves.bring(unit("new"), approve=any_parts)
+    waves.take_back(Address("endpoints.new"), "serving")
+    assert engine.idle == [set(), set()]
+    assert engine.holds["serving"].keys() == {"endpoints.there"}

@@ -95,7 +95,7 @@ def log_of(order: RunOrder) -> bytes:
     return file.read_bytes() if file.exists() else b""
 
 
-def eventually(holds: Callable[[], bool], *, within: float = 10.0) -> None:
+def eventually(holds: Callable[[], bool], *, within: float = 120.0) -> None:
     """Wait until something of another process shows; fail when it does not."""
     until = time.monotonic() + within
     while not holds():

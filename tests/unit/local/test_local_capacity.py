@@ -225,7 +225,7 @@ def test_never_more_than_there_is_and_everybody_gets_his_turn(needs: list[dict[s
 
     with ThreadPoolExecutor(12) as threads:
         for done in [threads.submit(work, need) for need in needs]:
-            done.result(timeout=20)
+            done.result(timeout=240)
     assert slots.take({"cpu": 4, "gpu": 2}, stop=lambda: False)
 
 
@@ -246,8 +246,8 @@ def test_a_large_need_is_not_overtaken() -> None:
     eventually(lambda: len(slots._waiting) == 2)
     assert came == []
     slots.give_back({"cpu": 1})
-    large.join(5)
-    small.join(5)
+    large.join(120)
+    small.join(120)
     assert came == ["large", "small"]
 
 
@@ -259,7 +259,7 @@ def test_who_wants_something_else_passes() -> None:
     eventually(lambda: len(slots._waiting) == 1)
     assert slots.take({"gpu": 1}, stop=lambda: False)
     slots.give_back({"cpu": 1})
-    waiting.join(5)
+    waiting.join(120)
 
 
 def test_waiting_ends_when_told_to_stop() -> None:

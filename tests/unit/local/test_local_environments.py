@@ -6,9 +6,9 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from base64 import urlsafe_b64encode
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from mlstack.graph.digest import Digester
 from mlstack.graph.environments import EnvironmentReader
 from mlstack.graph.sources import EnvironmentIdentity
 from mlstack.spec.spec import Python, Stage
-from tests.unit.local.local_runs import Runs
+from tests.unit.local.local_runs import Runs, eventually
 
 MINOR = f"{sys.version_info.major}.{sys.version_info.minor}"
 
@@ -241,7 +241,9 @@ def test_a_killed_making_leaves_nothing_that_looks_complete(project: Project) ->
     python = project.requirements("apple==1.0\n")
     identity = project.identity(python)
     slow = project.root / "slow-uv"
-    slow.write_text('#!/bin/sh\nmkdir -p "$UV_PROJECT_ENVIRONMENT/bin"\ntouch "$1-begun"\nsleep 1\n')
+    slow.write_text(
+        '#!/bin/sh\nmkdir -p "$UV_PROJECT_ENVIRONMENT/bin"\ntouch "$1-begun"\nwhile [ ! -e go ]; do sleep 0.05; done\n'
+    )
     slow.chmod(0o755)
     program = f"""
 import msgspec
@@ -258,16 +260,20 @@ ensure_environment(Python(lock="requirements.txt"), identity, root=root, directo
     process = subprocess.Popen(
         [sys.executable, "-c", program], cwd=Path(__file__).parents[3], stdout=subprocess.DEVNULL
     )
-    until = time.monotonic() + 10
-    while not (project.root / "venv-begun").exists():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    eventually((project.root / "venv-begun").exists)
     process.kill()
     process.wait()
     with (environments_folder() / f"{identity.digest[:16]}.lock").open() as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    assert versions(project.ensure(python), "apple") == "1.0"
-    assert any("waiting for another mlstack" in line for line in project.said)
+
+    def let_go() -> None:
+        eventually(lambda: any("waiting for another mlstack" in line for line in project.said))
+        (project.root / "go").touch()
+
+    with ThreadPoolExecutor(1) as beside:
+        letting_go = beside.submit(let_go)
+        assert versions(project.ensure(python), "apple") == "1.0"
+        letting_go.result()
     assert any("made again" in line for line in project.said)
 
 

@@ -25,8 +25,7 @@ def test_it_imports_only_what_costs_nothing() -> None:
 
 
 def test_a_whole_run_is_cheap(tmp_path: Path) -> None:
-    """25 ms a stage where Python starts in 10 ms: compared in one run, best of several."""
-
+    """25 ms a stage where Python starts in 10 ms: compared in one run, best of several, of many on a busy machine."""
     from tests.unit.local.local_runs import Runs
 
     runs = Runs(tmp_path)
@@ -36,8 +35,9 @@ def test_a_whole_run_is_cheap(tmp_path: Path) -> None:
         action()
         return time.perf_counter() - began
 
-    starts, took = [], []
-    for _ in range(20):
+    starts: list[float] = []
+    took: list[float] = []
+    while len(took) < 20 or (min(took) >= 5 * min(starts) and len(took) < 500):
         starts.append(timed(lambda: subprocess.run([sys.executable, "-ISc", ""], check=True)))
         took.append(timed(lambda: runs.run(runs.order("true"))))
     assert min(took) < 5 * min(starts)

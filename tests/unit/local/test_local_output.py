@@ -174,7 +174,7 @@ def test_following_until_the_end(runs: Runs) -> None:
     eventually(lambda: b"".join(seen) == b"2\n")
     (runs.root / "go").touch()
     runs.wait(order, run)
-    follower.join(5)
+    follower.join(120)
     assert b"".join(seen) == b"2\n3\n"
 
 

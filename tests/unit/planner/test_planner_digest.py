@@ -9,7 +9,7 @@ from mlstack.diagnostics import MlstackError
 from mlstack.graph.sources import FileDigest
 from mlstack.planner.plan import Scope
 from mlstack.planner.scope import expand_addresses
-from mlstack.spec.address import Address
+from mlstack.spec.address import Address, Kind
 from tests.scenarios.fake_project import FakeProject
 
 FILE = """
@@ -89,5 +89,6 @@ def test_addresses_as_people_type_them(project: FakeProject) -> None:
     assert (several.code, trian.code, bare.code) == ("ambiguous-address", "unknown-address", "unknown-address")
     assert "datasets.wine, models.wine" in several.detail
     assert (trian.hint, bare.hint) == ('Did you mean "stages.train"?', 'Did you mean "train"?')
+    assert expand_addresses(["wine"], graph, kinds=(Kind.DATASET,)) == ("datasets.wine",), "a model cannot do it"
     gone = Address("endpoints.gone")
     assert expand_addresses(["endpoints.gone"], graph, recorded=[gone]) == (gone,)

@@ -137,17 +137,20 @@ def test_acceptance_cannot_bring_lost_outputs_back() -> None:
     assert decided(view(CHANGED, reading=lost, acceptance=acceptance()))[0] == "run"
 
 
+OTHER = f"superseded ffffffffffff (begun on {run_of('f').host}, {run_of('f').claimed_at})"
+
+
 def test_the_run_for_these_inputs_is_followed_and_every_other_one_superseded() -> None:
     ours, other = run_of(fingerprint(key_of(CHANGED)), pid=12), run_of("f" * 64)
     assert decided(view(CHANGED, runs=(other, ours))) == [
         "follow",
         "running pid 12",
         "command-changed",
-        "superseded ffffffffffff",
+        OTHER,
     ]
     claimed = run_of(fingerprint(key_of(CHANGED)))
     assert decided(view(CHANGED, runs=(claimed,))) == ["follow", "running", "command-changed"]
-    assert decided(view(runs=(other, other))) == ["cancel", "superseded ffffffffffff", "superseded ffffffffffff"]
+    assert decided(view(runs=(other, other))) == ["cancel", OTHER, OTHER]
 
 
 def test_a_move_is_not_lost_beside_a_run_that_has_to_go() -> None:

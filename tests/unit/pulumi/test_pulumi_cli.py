@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlstack.diagnostics import MlstackError
+from mlstack.drivers.kubernetes.connection import find_connection
+from mlstack.drivers.kubernetes.settings import KubernetesSettings
 from mlstack.drivers.pulumi.cli import PINNED, cli_environment, find_cli, installed_root
 from mlstack.drivers.pulumi.plugins import missing_plugins
 from mlstack.drivers.stacks import Provider
@@ -130,6 +132,26 @@ def test_the_environment_is_chosen() -> None:
         name: given[name] for name in ("PATH", "AWS_PROFILE", "KUBECONFIG", "HTTPS_PROXY")
     }
     assert not found.keys() & {"PULUMI_CONFIG_PASSPHRASE", "PULUMI_STACK", "MY_TOKEN"}
+
+
+def test_relative_paths_are_those_of_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pulumi works in a folder of its own; we read the same files where mlstack was called."""
+    monkeypatch.chdir(tmp_path)
+    given = {"HOME": "/home/ann", "KUBECONFIG": "mine:../theirs:/all", "PULUMI_HOME": "plugins", "AWS_PROFILE": "a"}
+
+    found = cli_environment(given, {})
+
+    assert found["KUBECONFIG"] == f"{tmp_path}/mine:{tmp_path.parent}/theirs:/all"
+    assert (found["PULUMI_HOME"], found["AWS_PROFILE"]) == (f"{tmp_path}/plugins", "a")
+    (tmp_path / "mine").write_text(
+        "{current-context: dev, contexts: [{name: dev, context: {cluster: c}}], "
+        "clusters: [{name: c, cluster: {server: 'https://here:6443'}}]}"
+    )
+    connections = [
+        find_connection(KubernetesSettings(), root=tmp_path, environ={"KUBECONFIG": each})
+        for each in (given["KUBECONFIG"], found["KUBECONFIG"])
+    ]
+    assert [each.server for each in connections] == ["https://here:6443"] * 2
 
 
 def test_a_plugin_that_is_missing_is_named_with_the_command(tmp_path: Path) -> None:

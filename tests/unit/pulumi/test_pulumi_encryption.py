@@ -9,13 +9,21 @@ import pytest
 
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.pulumi.checkpoint import Checkpoint, read_checkpoint, unwrapped
-from mlstack.drivers.pulumi.encryption import Encryption, check_recorded, encryption_of, stack_settings
+from mlstack.drivers.pulumi.encryption import (
+    Encryption,
+    check_recorded,
+    encryption_of,
+    leaves_key,
+    stack_settings,
+    without_key,
+)
 from mlstack.drivers.pulumi.place import Place, backend_url, place_of_stacks
 from mlstack.drivers.pulumi.repair import as_export, repaired
 from mlstack.drivers.stacks import Object, Provider, Unit
 from mlstack.spec.address import Address
 from mlstack.spec.spec import PulumiSettings, SecretRef, Spec
 
+_SECRET = "4dabf18193072939515e22adb298388d"  # how Pulumi marks what is encrypted
 _URN = "urn:pulumi:serving::wine::mlstack:index:Unit$k:v1:Service::endpoints.a#"
 
 
@@ -88,10 +96,23 @@ def test_the_settings_of_a_stack_repeat_what_is_recorded() -> None:
     assert stack_settings(key, None) == 'secretsprovider: "awskms://alias/x"\n'
     assert stack_settings(words, salted) == 'encryptionsalt: "v1:abc"\n'
     assert stack_settings(key, keyed) == 'secretsprovider: "awskms://alias/x"\nencryptedkey: "QUJD"\n'
-    assert check_recorded(words, salted, where="here") is None
-    changed = check_recorded(words, keyed, where="here")
+
+
+def test_a_key_is_changed_only_where_nothing_is_encrypted_with_the_old_one() -> None:
+    words = Encryption(provider="passphrase", variables={})
+    keyed = {"type": "cloud", "state": {"url": "awskms://alias/x", "encryptedkey": "QUJD"}}
+    secret = {"urn": _URN, "type": "k:v1:Service", "inputs": {"a": {_SECRET: _SECRET, "ciphertext": "v1:x"}}}
+    plain, holding = _checkpoint(secrets_providers=keyed), _checkpoint(secrets_providers=keyed, resources=[secret])
+    same = Encryption(provider="awskms://alias/x", variables={})
+
+    assert [leaves_key(same, each) for each in (plain, holding)] == [False, False]
+    assert [leaves_key(words, each) for each in (plain, holding)] == [True, False]
+    assert check_recorded(same, holding, where="here") is None
+    assert check_recorded(words, plain, where="here") is None
+    changed = check_recorded(words, holding, where="here")
     assert changed is not None
     assert changed.code == "pulumi-encryption-changed"
+    assert read_checkpoint(without_key(plain.data), where="here").deployment.secrets_providers is None
 
 
 @pytest.mark.parametrize(
@@ -152,7 +173,7 @@ def test_what_was_being_made_is_noted_by_its_id_and_the_rest_is_dropped() -> Non
         ],
     )
 
-    data = repaired(killed, [unit])
+    data = repaired(killed, [unit], {})
 
     assert data is not None
     after = read_checkpoint(data, where="here").deployment
@@ -163,7 +184,28 @@ def test_what_was_being_made_is_noted_by_its_id_and_the_rest_is_dropped() -> Non
     ]
     assert after.resources[1].outputs == {"name": "named"}
     assert msgspec.json.decode(as_export(data))["deployment"]["resources"][1]["id"] == "ns/named"
-    assert repaired(_checkpoint(resources=[]), [unit]) is None
+    assert repaired(_checkpoint(resources=[]), [unit], {}) is None
+
+
+def test_what_is_recorded_after_something_that_it_needed_is_gone_is_made_whole() -> None:
+    """Pulumi records it so when it goes on after an error, and refuses to read that: "snapshot integrity failure"."""
+
+    def resource(key: str, **more: Any) -> dict[str, Any]:
+        return {"urn": f"{_URN}{key}", "type": "k:v1:Service", "custom": True, "id": key} | more
+
+    needs = [f"{_URN}there", f"{_URN}gone"]
+    broken = _checkpoint(
+        resources=[
+            resource("there"),
+            resource("left", dependencies=needs, propertyDependencies={"a": needs, "b": None, "c": needs[1:]}),
+        ]
+    )
+    data = repaired(broken, [], {})
+    assert data is not None
+    _, left = msgspec.json.decode(data)["checkpoint"]["latest"]["resources"]
+    assert left["dependencies"] == needs[:1]
+    assert left["propertyDependencies"] == {"a": needs[:1], "b": [], "c": []}
+    assert repaired(read_checkpoint(data, where="here"), [], {}) is None
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {"named": {"id": "ns/named"}, "nameless": {}, "there": {"id": "ns/there"}}
@@ -173,3 +215,26 @@ def test_a_stack_that_was_made_and_never_updated_has_no_format_yet() -> None:
     """So `pulumi stack init` leaves it, and a kill right after."""
     data = b'{"version": 0, "checkpoint": {"stack": "organization/wine/platform"}}'
     assert read_checkpoint(data, where="here").deployment.resources == ()
+
+
+def test_a_provider_is_recorded_with_the_way_to_it_from_here() -> None:
+    """A plugin takes another way for another cluster, on which all has to be made anew."""
+    urn = "urn:pulumi:platform::wine::pulumi:providers:k::k-dev"
+    inputs = {"__internal": {}, "version": "1", "context": "as-it-was", "kubeconfig": "/home/of/a/laptop"}
+    provider = {
+        "urn": urn,
+        "type": "pulumi:providers:k",
+        "custom": True,
+        "id": "1",
+        "inputs": inputs,
+        "outputs": inputs,
+    }
+    other = provider | {"urn": f"{urn}-other"}
+    here = Provider(name="k", version="1", key="k-dev", settings={"context": "dev"})
+    data = repaired(_checkpoint(resources=[provider, other]), [], {"k-dev": here})
+    assert data is not None
+    after, untouched = msgspec.json.decode(data)["checkpoint"]["latest"]["resources"]
+    assert after["inputs"] == {"__internal": {}, "version": "1", "context": "dev"}
+    assert after["outputs"] == {"version": "1", "context": "dev"}
+    assert untouched == other
+    assert repaired(read_checkpoint(data, where="here"), [], {"k-dev": here}) is None

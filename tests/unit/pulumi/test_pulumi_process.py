@@ -5,13 +5,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 
 import psutil
 import pytest
 
 from mlstack.drivers.pulumi import process
 from mlstack.drivers.pulumi.process import Ended, call
+from mlstack.drivers.stacks import Stop
 
 _BEGIN = """
 import os, signal, subprocess, sys, time
@@ -31,10 +32,11 @@ _SECOND = "len(heard) == 2 and (plugin.kill(), plugin.wait(), sys.exit(4))"
 _NEVER = "pass"
 
 
-def _call(tmp_path: Path, then: str) -> tuple[Ended, int]:
+def _call(tmp_path: Path, then: str, *, grace: float | None = None) -> tuple[Ended, int]:
     """Call it, ask it to stop when it is at work, and return how it ended, and the process of its plugin."""
     note = tmp_path / "plugin"
-    stop = Event()
+    stop = Stop()
+    stop.grace = grace
 
     def ask() -> None:
         while not (note.exists() and note.read_text()):
@@ -91,9 +93,20 @@ def test_one_that_never_hears_is_killed_with_its_plugins(tmp_path: Path, monkeyp
     assert _is_gone_soon(plugin)
 
 
+def test_one_that_may_not_take_its_time_is_killed_sooner(tmp_path: Path) -> None:
+    """When the lock of the environment is lost: another update may begin."""
+    began = time.monotonic()
+
+    ended, plugin = _call(tmp_path, _NEVER, grace=0.3)
+
+    assert (ended.code, ended.stopped) == (-signal.SIGKILL, True)
+    assert _is_gone_soon(plugin)
+    assert time.monotonic() - began < process._FIRST_GRACE
+
+
 def _is_gone_soon(pid: int) -> bool:
     """Whether a killed process is gone, or waits for its parent: on a busy machine that takes a moment."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while time.monotonic() < until:
         try:
             if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:

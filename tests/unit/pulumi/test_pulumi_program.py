@@ -143,18 +143,16 @@ def test_options_and_names_before_are_handed_on() -> None:
         "timeout": 90,
         "id": "ns/x",
     }
-    run = _Run(_unit("new", _object("x", options=options, adopt="ns/x", aliases=("endpoints.old#x",)), _object("y")))
+    run = _Run(_unit("new", _object("x", options=options, aliases=("endpoints.old#x",)), _object("y")))
 
     request = run.request("endpoints.new#x")
     assert (request.protect, request.retainOnDelete, request.deleteBeforeReplace) == (True, True, True)
     assert list(request.ignoreChanges) == ["spec.replicas"]
     assert request.customTimeouts.create == "90s"
-    assert request.importId == "ns/x"
     assert [each.spec.name for each in request.aliases] == ["endpoints.old#x"]
     assert [each.spec.name for each in run.request("endpoints.new").aliases] == ["endpoints.old"]
     plain = run.request("endpoints.new#y")
     assert not plain.HasField("protect")
-    assert plain.importId == ""
 
 
 def test_no_request_tells_where_on_this_machine_it_comes_from() -> None:

@@ -13,9 +13,10 @@ import pytest
 from mlstack.diagnostics import MlstackError
 from mlstack.drivers.pulumi.events import Report
 from mlstack.drivers.pulumi.names import UNKNOWN_TEXT
+from mlstack.drivers.pulumi.problems import errors_by_address, update_problem
 from mlstack.drivers.pulumi.properties import field_diffs
 from mlstack.drivers.pulumi.readings import build_readings
-from mlstack.drivers.stacks import UnitReading
+from mlstack.drivers.stacks import UNREACHED, UnitReading
 from mlstack.graph.change import Action, FieldDiff
 from mlstack.spec.address import Address
 
@@ -52,7 +53,7 @@ def _reading(*steps: dict[str, Any]) -> UnitReading:
 def test_what_the_kubernetes_provider_reports_becomes_parts_with_values() -> None:
     readings = build_readings(_recorded(), [POOL, ONE, TWO], None)
 
-    assert readings[POOL] == UnitReading()
+    assert readings[POOL] == UnitReading(exists=True)
     parts = {part.address: part for reading in readings.values() for part in reading.parts}
     assert {address: part.action for address, part in parts.items()} == {
         "endpoints.one#config": Action.REPLACE,
@@ -62,7 +63,7 @@ def test_what_the_kubernetes_provider_reports_becomes_parts_with_values() -> Non
     }
     assert parts[Address("endpoints.one#deployment")].fields == (
         FieldDiff(path="spec.replicas", before=2, after=3),
-        FieldDiff(path="spec.template.spec.containers[0].image", before="registry/base:1", after="x:1"),
+        FieldDiff(path="spec.template.spec.containers[c].image", before="registry/base:1", after="x:1"),
     )
     assert parts[Address("endpoints.two#deployment")].fields[0] == FieldDiff(
         path="spec.selector.matchLabels.sel", before="x", after="y", forces_replacement=True
@@ -181,3 +182,21 @@ def test_the_steps_of_a_replacement_are_one_part() -> None:
     (part,) = reading.parts
     assert part.action is Action.REPLACE
     assert part.fields == (FieldDiff(path="kind", before="a", after="b", forces_replacement=True),)
+
+
+def test_a_cluster_that_does_not_answer_is_said_once_and_nobody_is_told_to_forget_it() -> None:
+    """The provider says it of each object, with a variable that has Pulumi drop from its record what is there."""
+    said = (
+        "configured Kubernetes cluster is unreachable. If the cluster was deleted, you can remove this resource from "
+        "Pulumi state by rerunning the operation with the PULUMI_K8S_DELETE_UNREACHABLE environment variable set to "
+        '"true"'
+    )
+    report = Report()
+    for key in ("service", "deployment"):
+        urn = f"urn:pulumi:serving::wine::mlstack:index:Unit$kubernetes:core/v1:Service::endpoints.one#{key}"
+        message = {"urn": urn, "severity": "error", "message": f"<{{%reset%}}>{said}\n<{{%reset%}}>"}
+        report.take(msgspec.json.encode({"diagnosticEvent": message}))
+    texts = errors_by_address(report)[ONE]
+    assert texts == ["service, deployment: configured Kubernetes cluster is unreachable"]
+    assert update_problem(ONE, texts).code == UNREACHED
+    assert update_problem(ONE, [*texts, "service: Forbidden"]).code == "update-failed"

@@ -27,7 +27,7 @@ from mlstack.graph.change import Action
 from mlstack.planner.plan import Plan
 from mlstack.render.events_json import JsonEvents
 from mlstack.render.events_live import LiveProgress
-from mlstack.render.events_text import TextProgress, render_result
+from mlstack.render.events_text import TextProgress, event_lines, render_result
 from mlstack.render.style import Style
 from mlstack.spec.address import Address
 from mlstack.state.state import StepResult
@@ -90,6 +90,13 @@ def test_plain_lines() -> None:
         "Interrupted: finishing the running steps, starting no more. Press Ctrl-C again to stop now.\n"
         "Stopping now. What was being done may be left half done; the next apply looks.\n"
     )
+
+
+def test_who_interrupts_is_told_that_runs_on_clusters_go_on() -> None:
+    first, second = ("".join(event_lines(Interrupted(now=now, elsewhere=True), style=Style())) for now in (False, True))
+    assert "Press Ctrl-C again to leave now: runs on clusters go on" in first
+    assert "`mlstack cancel` stops them" in first
+    assert "Runs on clusters go on" in second
 
 
 def test_what_the_word_says_is_not_said_again() -> None:

@@ -116,6 +116,15 @@ def test_tables_fit_the_terminal(width: int) -> None:
     assert "stages.train" in text
 
 
+def test_a_last_column_goes_on_below_itself() -> None:
+    heads = ("ADDRESS", Column("BECAUSE", wrap=True))
+    rows = [("stages.a", "it waits for a node with a GPU"), ("stages.b", "")]
+    text = render_table(heads, rows, style=Style(width=34, terminal=True))
+    assert text.splitlines()[1:] == ["stages.a  it waits for a node with", "          a GPU", "stages.b"]
+    assert "…" in render_table(heads, rows, style=Style(width=24, terminal=True)), "too narrow: cut"
+    assert render_table(heads, rows, style=Style(width=34)).splitlines()[1].endswith("with a GPU"), "a pipe gets all"
+
+
 def test_tables_for_pipes_are_not_cut() -> None:
     text = render_table(("A", Column("B", right=True)), [("x" * 300, "1"), ("y", "22")], style=Style(width=40))
     lines = text.rstrip("\n").split("\n")

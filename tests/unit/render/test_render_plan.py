@@ -9,17 +9,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from mlstack.graph.change import Action, Change, Reason, ReasonCode
+from mlstack.graph.change import Action, Affected, Change, FieldDiff, Reason, ReasonCode
 from mlstack.planner.plan import Plan, summarise
 from mlstack.render.fence import code, fenced, prose
 from mlstack.render.plan_groups import group_changes, shown_changes
 from mlstack.render.plan_json import plan_document
 from mlstack.render.plan_markdown import LIMIT, render_plan_markdown
-from mlstack.render.plan_text import render_plan
+from mlstack.render.plan_text import _field, render_plan
 from mlstack.render.style import Style
 from mlstack.render.words import _REASONS, ACTIONS, action_sentence, because
 from mlstack.spec.address import Address, Kind
-from tests.unit.render.plans_by_hand import made_plans
+from tests.unit.render.plans_by_hand import C, made_plans, plan_of, reason
+from tests.unit.render.plans_by_hand import change as row_of
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "render"
 NAMES = ["stages", "endpoints", "clusters", "matrix", "hostile", "empty"]
@@ -60,6 +61,21 @@ def test_json_is_the_golden_one(plans: dict[str, Plan], name: str) -> None:
 @pytest.mark.parametrize("name", ["stages", "endpoints", "hostile", "empty"])
 def test_markdown_is_the_golden_one(plans: dict[str, Plan], name: str) -> None:
     check(f"plan_{name}.md", render_plan_markdown(plans[name]))
+
+
+def test_of_long_texts_the_plan_shows_where_they_differ() -> None:
+    def line(before: str, after: str) -> str:
+        field = FieldDiff(path="env[ORDER].value", before=before, after=after)
+        return "\n".join(_field(field, Style(width=60), grouped=False))
+
+    def order(md5: str) -> str:
+        return json.dumps({"files": ["x" * 80], "model": {"md5": md5, "path": "m"}})
+
+    assert line(order("abc"), order("def")) == '      ~ env[ORDER].value.model.md5: "abc" -> "def"'
+    texts = line("x" * 200 + "one", "x" * 200 + "two")
+    assert 'one"' in texts
+    assert 'two"' in texts
+    assert line("[1, 2]", "[1, 2] ").count("[1, 2]") == 2, "the same, written otherwise"
 
 
 def test_every_reason_and_action_has_words() -> None:
@@ -125,6 +141,83 @@ def test_equal_changes_are_one_group(plans: dict[str, Plan]) -> None:
     assert "\u00d7163 same change" in text
     assert "and 150 more" in text
     assert "seed=162" in render_plan(plans["matrix"], style=Style(), full=True)
+
+
+def endpoint(name: str, *, mode: str = "on", action: Action = Action.CREATE) -> Change:
+    """Return a row that has its own name in what it has and in what stands behind it."""
+    address = f"endpoints.{name}"
+    behind = row_of(f"{address}#service", action, note=f"Service {name}", fields=(FieldDiff(path="n", after=name),))
+    fields = (
+        FieldDiff(path="queue", after=""),
+        FieldDiff(path="resources.memory", after=150.0 * 2**20),
+        FieldDiff(path="env.MODE", after=mode),
+        FieldDiff(path="url", after=f"http://{name}.ml.svc"),
+    )
+    return row_of(address, action, reason(C.NOT_RECORDED), fields=fields, parts=(behind,))
+
+
+def test_what_differs_in_its_own_name_alone_is_one_group() -> None:
+    plan = plan_of(*(endpoint(f"e{number}") for number in range(4)), endpoint("e9", mode="off"), endpoint("on"))
+    text = render_plan(plan, style=Style(width=80))
+    block, other, own = text.partition("# endpoints.e0")[2].split("  # ")[:3]
+    assert "endpoints.e0  \u00d74 same change, each with its own <name>" in block
+    assert "endpoints.e1, endpoints.e2, endpoints.e3" in block
+    assert 'url: "http://<name>.ml.svc"' in block
+    assert "+ Service <name>" in block
+    assert 'resources.memory: "150Mi"' not in block
+    assert "resources.memory: 150Mi" in block
+    assert "queue" not in block, "nothing is what nobody needs to read"
+    assert other.startswith("endpoints.e9 will be created"), "it differs in what is no name"
+    assert own.startswith("endpoints.on will be created"), "what its own name stands for elsewhere is no name to others"
+    assert 'queue: ""' in render_plan(plan, style=Style(), full=True)
+
+
+def test_two_that_differ_in_their_names_are_two() -> None:
+    groups = group_changes((endpoint("a"), endpoint("b")))
+    assert [(group.count, group.own_names) for group in groups] == [(1, False), (1, False)]
+
+
+def test_rows_on_which_others_stand_are_not_alike() -> None:
+    pools = [
+        row_of(
+            f"compute.p{number}",
+            Action.DELETE,
+            affects=(Affected(address=Address(f"endpoints.e{number % 2}"), what="live"),),
+        )
+        for number in range(4)
+    ]
+    assert [group.count for group in group_changes(tuple(pools))] == [2, 2]
+
+
+def test_what_will_be_gone_is_one_group_by_what_is_shown_of_it() -> None:
+    """When each was started is hidden anyway; with `full` it is shown, and so of each."""
+    gone = tuple(
+        row_of(
+            f"endpoints.e{number}",
+            Action.DELETE,
+            reason(C.DESTROY_ASKED),
+            before={"url": f"http://e{number}.ml.svc", "started": f"2026-01-0{number}", "port": 80},
+            affects=(Affected(address=Address(f"endpoints.e{number}"), what="live, 100 % models.wine"),),
+        )
+        for number in range(1, 5)
+    )
+    assert [group.count for group in group_changes(gone)] == [4]
+    assert [group.count for group in group_changes(gone, full=True)] == [1, 1, 1, 1]
+    text = render_plan(plan_of(*gone), style=Style(width=80))
+    assert 'url: "http://<name>.ml.svc"' in text
+    assert "! it is live, 100 % models.wine" in text
+    assert "stands on it" not in text
+    other = msgspec.structs.replace(gone[3], before={**(gone[3].before or {}), "port": 81})
+    assert [group.count for group in group_changes((*gone[:3], other))] == [3, 1]
+
+
+def test_who_needs_an_image_is_said_in_short() -> None:
+    users = [reason(C.NEEDED_BY, f"stages.s{number}") for number in range(30)]
+    plan = plan_of(row_of("images.train", Action.CREATE, *users))
+    text = render_plan(plan, style=Style(width=100))
+    assert "(because stages.s0, stages.s1 and 28 more need it)" in text
+    assert "stages.s7" not in text
+    assert "stages.s7 needs it" in render_plan(plan, style=Style(), full=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -260,3 +353,24 @@ def test_what_goes_shows_what_a_person_knows_it_by(plans: dict[str, Plan]) -> No
     assert "(3 more attributes hidden)" in text
     assert "98765" not in text
     assert "98765" in render_plan(plan, style=Style(), full=True)
+
+
+@pytest.mark.parametrize(
+    ("address", "action", "said"),
+    [
+        ("endpoints.before#service", Action.DELETE, ", which goes when this is ready"),
+        ("endpoints.after#service", Action.REPLACE, ", which goes before this is ready"),
+        ("endpoints.after#service", Action.UPDATE, ""),
+    ],
+)
+def test_of_a_renamed_endpoint_it_is_said_when_the_old_one_goes(address: str, action: Action, said: str) -> None:
+    part = Change(address=Address(address), kind=Kind.ENDPOINT, action=action, reasons=())
+    row = Change(
+        address=Address("endpoints.after"),
+        kind=Kind.ENDPOINT,
+        action=Action.REPLACE,
+        reasons=(),
+        parts=(part,),
+        previous_address=Address("endpoints.before"),
+    )
+    assert action_sentence(row) == f"gets a new address, before endpoints.before{said}"

@@ -82,7 +82,7 @@ class Place:
             "bundle": self.bundle(files),
             "commands": (f"{PYTHON} train.py",),
             "outs": tuple(Out(path) for path in outs),
-            "grace": 5.0,
+            "grace": 60.0,
         }
         order = Order(**{**given, **more})
         self.store.put(self.keys.order, encode_order(order))
@@ -110,17 +110,17 @@ class Place:
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(10)
+                    process.wait(60)
                 except subprocess.TimeoutExpired:
                     process.kill()
             if process.stdout is not None:
                 process.stdout.close()
-            process.wait(10)
+            process.wait(60)
 
     def run(self, **variables: str) -> tuple[int, str]:
         """Run a runner to its end; return exit code and what it printed."""
         with self.start(**variables) as process:
-            output, _ = process.communicate(timeout=120)
+            output, _ = process.communicate(timeout=300)
             return process.returncode, output
 
     # ------------------------------------------------------------------------------------------------ what came out
@@ -161,7 +161,7 @@ def held(path: str, md5: str, **more: Any) -> Input:
     return Input(path, md5, **more)
 
 
-def wait_until(true: Callable[[], bool], *, seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], bool], *, seconds: float = 120.0) -> None:
     """Wait for something that another process brings about."""
     until = time.monotonic() + seconds
     while not true():

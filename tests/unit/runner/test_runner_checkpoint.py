@@ -21,7 +21,7 @@ for number in range(begin, 6):
     draft = place / 'draft'; draft.write_text(str(number + 1)); draft.replace(step)
     print('step', number + 1, flush=True)
     if number == 2 and begin == 0:
-        time.sleep(60)
+        time.sleep(600)
 open('out.txt', 'w').write('made')
 """
 
@@ -50,7 +50,7 @@ def test_the_last_checkpoint_is_kept_at_sigterm(place: Place) -> None:
             break
     assert _kept(place) == {}
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 143
     assert _kept(place) == {"step": "3"}
 
@@ -68,7 +68,7 @@ def test_a_damaged_checkpoint_is_not_used(place: Place) -> None:
         if "begins at" in line:
             break
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert any("damaged and is not used" in line for line in said)
     assert said[-1] == "begins at 0\n"
 

@@ -81,7 +81,7 @@ def test_two_at_once_give_one_result(place: Place) -> None:
     first = place.start(WHO="one", MLSTACK_RUNNER_BEAT="60")
     place.work = place.folder / "elsewhere"
     second = place.start(WHO="two", MLSTACK_RUNNER_BEAT="60")
-    outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
+    outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
     assert {first.returncode, second.returncode} <= {0, 122}, outputs
     result = place.result()
     assert result is not None

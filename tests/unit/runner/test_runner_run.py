@@ -14,7 +14,7 @@ from tests.unit.runner.runner_place import Place, held, wait_until
 
 WRITE = "open('out.txt', 'w').write('made')\n"
 MADE = {"out.txt": hashlib.md5(b"made").hexdigest()}
-FOR_LONG = "import time\nprint('ready', flush=True)\ntime.sleep(60)\n"
+FOR_LONG = "import time\nprint('ready', flush=True)\ntime.sleep(600)\n"
 
 
 def test_a_run_from_order_to_result(place: Place) -> None:
@@ -108,7 +108,7 @@ def test_sigterm_is_passed_on_and_its_grace_is_given(place: Place) -> None:
     assert process.stdout is not None
     _until_line(process.stdout, "ready")
     process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = process.communicate(timeout=120)
     assert process.returncode == 143
     assert "tidying up" in rest
     (end,) = place.ends()
@@ -122,7 +122,7 @@ def test_sigkill_when_the_grace_is_over(place: Place) -> None:
     assert process.stdout is not None
     _until_line(process.stdout, "ready")
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 143
     assert "killed" in place.ends()[0].detail
 
@@ -136,7 +136,7 @@ def test_other_signals_reach_the_command(place: Place) -> None:
     assert process.stdout is not None
     _until_line(process.stdout, "ready")
     process.send_signal(signal.SIGUSR1)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert process.returncode == 0
     assert place.made() == MADE
 
@@ -227,7 +227,7 @@ def test_the_heartbeat_tells_what_goes_on(place: Place) -> None:
     log = f"{place.keys.attempts}{first.name}/log/000000.txt"
     wait_until(lambda: b"ready\n" in (place.store.get(log) or b""))
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
 
 
 def test_a_newer_attempt_ends_the_older_one(place: Place) -> None:
@@ -237,7 +237,7 @@ def test_a_newer_attempt_ends_the_older_one(place: Place) -> None:
     place.order(WRITE)
     place.work = place.folder / "elsewhere"
     assert place.run(MLSTACK_RUNNER_BEAT="0.1", MLSTACK_ATTEMPT="2")[0] == 0
-    output, _ = older.communicate(timeout=30)
+    output, _ = older.communicate(timeout=120)
     assert older.returncode == 122, output
     assert "has taken over" in output
     assert place.made() == MADE

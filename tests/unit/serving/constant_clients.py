@@ -15,7 +15,7 @@ class Client(threading.Thread):
     """Asks again and again; every request on a connection of its own, or all on one."""
 
     def __init__(
-        self, place: str, model: str, *, keep_alive: bool, inputs: dict[str, Any] = ROW, patience: float = 20
+        self, place: str, model: str, *, keep_alive: bool, inputs: dict[str, Any] = ROW, patience: float = 120
     ) -> None:
         super().__init__()
         self.place, self.model, self.keep_alive = place, model, keep_alive

@@ -154,7 +154,7 @@ def _md5(path: Path) -> str:
 def ask_server(url: str, path: str, body: Any = None, *, raw: bytes | None = None) -> tuple[int, Any]:
     from http.client import HTTPConnection
 
-    connection = HTTPConnection(url.removeprefix("http://"), timeout=20)
+    connection = HTTPConnection(url.removeprefix("http://"), timeout=120)
     try:
         data = raw if raw is not None else (json.dumps(body).encode() if body is not None else None)
         connection.request("GET" if data is None else "POST", path, body=data)

@@ -115,7 +115,7 @@ def test_somebody_else_answers() -> None:
     thread.start()
     try:
         with pytest.raises(MlstackError) as caught:
-            predict(f"http://127.0.0.1:{server.server_port}", "m", [[1]], timeout=30)
+            predict(f"http://127.0.0.1:{server.server_port}", "m", [[1]], timeout=120)
     finally:
         server.shutdown()
         thread.join()

@@ -64,7 +64,7 @@ def test_a_body_that_comes_slowly_is_not_waited_for(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_body_that_goes_on_coming_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "BODY_SECONDS", 5.0)
+    monkeypatch.setattr(guard, "BODY_SECONDS", 60.0)
     monkeypatch.setattr(guard, "SLOWEST", 0.5)
     assert len(asyncio.run(read_body(_trickle(50, pause=0.001), limit=10**6))) == 500
 
@@ -108,17 +108,18 @@ async def _with_server(client: Callable[[int], None]) -> None:
 
 @pytest.mark.parametrize("before", [b"", b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"], ids=["first", "second request"])
 def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, before: bytes) -> None:
-    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "HEAD_SECONDS", 120.0 if before else 0.5)
 
     def client(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
             if before:
                 connection.sendall(before)
                 _receive(connection)
+                monkeypatch.setattr(guard, "HEAD_SECONDS", 0.5)
             began = time.monotonic()
             connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
             closed = False
-            while not closed and time.monotonic() - began < 20:
+            while not closed and time.monotonic() - began < 120:
                 try:
                     connection.sendall(b"X: a\r\n")
                     connection.settimeout(0.05)
@@ -134,13 +135,12 @@ def test_a_head_that_never_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatc
 
 
 def test_an_idle_connection_is_kept_until_the_next_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
-
     def client(port: int) -> None:
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
-            for _ in range(2):
+        with socket.create_connection(("127.0.0.1", port), timeout=120) as connection:
+            for _ in range(3):
                 connection.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 _receive(connection)
+                monkeypatch.setattr(guard, "HEAD_SECONDS", 0.3)
                 time.sleep(0.6)
 
     asyncio.run(_with_server(client))

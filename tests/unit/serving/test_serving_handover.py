@@ -9,9 +9,8 @@ import threading
 import time
 from collections.abc import Callable
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pytest
 
 from mlstack.drivers.local.endpoint_process import birth_of, wait_until
 from mlstack.graph.change import Action
@@ -32,7 +31,8 @@ class Wine:
         self.text = open(path).read()
     def predict(self, inputs):
         pathlib.Path("began").touch()
-        time.sleep(1.0)
+        while not pathlib.Path("go").exists():
+            time.sleep(0.01)
         return [self.text]
 """
 
@@ -41,9 +41,17 @@ def test_request_in_flight_is_answered_by_the_old_model(project: "Project") -> N
     project.write_code(SLOW)
     record = project.apply(action=Action.CREATE)
     answers: list[Any] = []
-    asking = _ask_in_background(project, record.attributes, answers)
+    asking, go = _ask_in_background(project, record.attributes, answers)
+
+    def let_go() -> None:
+        wait_until(lambda: any("answers what it was asked, and ends" in line for line in project.said), seconds=120)
+        go.touch()
+
+    letting_go = threading.Thread(target=let_go)
+    letting_go.start()
     project.put(b"two")
     after = project.apply(record)
+    letting_go.join()
     asking.join()
     assert answers == [(200, "one")]
     assert project.servers() == [after.attributes["pid"]]
@@ -53,26 +61,39 @@ def test_sigterm_answers_what_is_in_flight_and_takes_no_more(project: "Project",
     project.write_code(SLOW)
     record = project.apply(action=Action.CREATE)
     answers: list[Any] = []
-    asking = _ask_in_background(project, record.attributes, answers)
+    asking, go = _ask_in_background(project, record.attributes, answers)
     pid = record.attributes["pid"]
     os.kill(pid, signal.SIGTERM)
-    time.sleep(0.1)
-    with pytest.raises(ConnectionError):
-        ask(record.attributes["url"], "/v2/health/live")
+    assert wait_until(lambda: _is_refused(ask, record.attributes["url"]), seconds=120)
+    assert answers == []
+    go.touch()
     asking.join()
     assert answers == [(200, "one")]
-    assert wait_until(lambda: birth_of(pid) is None, seconds=5)
+    assert wait_until(lambda: birth_of(pid) is None, seconds=120)
+
+
+def _is_refused(ask: Ask, url: str) -> bool:
+    try:
+        ask(url, "/v2/health/live")
+    except ConnectionError:
+        return True
+    return False
 
 
 def test_idle_connection_does_not_hold_up_the_end(project: "Project") -> None:
-    record = project.apply(action=Action.CREATE)
-    connection = HTTPConnection(record.attributes["url"].removeprefix("http://"), timeout=5)
-    connection.request("GET", "/v2/health/live")
-    connection.getresponse().read()
-    began = time.monotonic()
-    project.delete(record)
-    assert time.monotonic() - began < 4
-    connection.close()
+    """It would for the five seconds that it is kept; how long an end takes otherwise, this machine tells."""
+    took = []
+    for idle in (False, True):
+        record = project.apply(action=Action.CREATE)
+        connection = HTTPConnection(record.attributes["url"].removeprefix("http://"), timeout=120)
+        if idle:
+            connection.request("GET", "/v2/health/live")
+            connection.getresponse().read()
+        began = time.monotonic()
+        project.delete(record)
+        took.append(time.monotonic() - began)
+        connection.close()
+    assert took[1] < 3 * took[0] + 3
 
 
 def test_connection_accepted_in_the_moment_of_the_end_is_answered() -> None:
@@ -98,12 +119,12 @@ async def _connect_while_ending() -> bytes:
         # the connection.
         asyncio.get_running_loop().call_soon(end)
         await ended
-        await asyncio.sleep(0.05)
-        client.settimeout(5)
-        return client.recv(64)
+        client.setblocking(False)
+        return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 64), timeout=120)
 
 
-def _ask_in_background(project: "Project", known: dict[str, Any], answers: list[Any]) -> threading.Thread:
+def _ask_in_background(project: "Project", known: dict[str, Any], answers: list[Any]) -> tuple[threading.Thread, Path]:
+    """Ask, and return when the model computes the answer: who asks, and the file without which it never ends."""
     from tests.unit.serving.serving_project import ask_server
 
     def ask() -> None:
@@ -112,6 +133,7 @@ def _ask_in_background(project: "Project", known: dict[str, Any], answers: list[
 
     thread = threading.Thread(target=ask)
     thread.start()
-    began = project.root / ".mlstack/endpoints/local/endpoints.quality"
-    assert wait_until(lambda: bool(list(began.glob("*/began"))), seconds=10)
-    return thread
+    folder = project.root / ".mlstack/endpoints/local/endpoints.quality"
+    assert wait_until(lambda: bool(list(folder.glob("*/began"))), seconds=120)
+    (began,) = folder.glob("*/began")
+    return thread, began.with_name("go")

@@ -59,6 +59,13 @@ def test_the_smallest_file_runs_here() -> None:
     assert (spec.environment, spec.project, spec.directories) == ("local", "demo", (".",))
 
 
+def test_a_file_may_have_pools_alone(tmp_path: Path) -> None:
+    spec = written(tmp_path, "compute: {gpu: {target: kubernetes, limits: {cpu: 2}}}\n")
+    assert pool(spec, "compute.gpu").target == "kubernetes"
+    with pytest.raises(MlstackError, match="no pool elsewhere"):
+        written(tmp_path, "compute: {here: {target: docker}}\n")
+
+
 def test_the_example_of_the_design() -> None:
     spec = good("full")
     train = stage(spec, "stages.train")

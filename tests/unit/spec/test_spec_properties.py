@@ -159,4 +159,5 @@ def reordered(value: Any, data: st.DataObject) -> Any:
 
 def comparable(spec: Spec) -> Any:
     """Everything but places and digests; maps compare without order."""
-    return msgspec.to_builtins(msgspec.structs.replace(spec, declared={}, read_files={}))
+    imports = tuple(msgspec.structs.replace(each, place=None) for each in spec.imports)
+    return msgspec.to_builtins(msgspec.structs.replace(spec, declared={}, read_files={}, imports=imports))

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,7 +207,7 @@ def test_a_heartbeat_is_written_and_kept_up(backend: FolderBackend, clock: Clock
 def test_the_thread_beats_by_itself(backend: FolderBackend) -> None:
     with acquire(backend, operation="apply", environment="prod", lease=0.2) as lock:
         first = lock.record.heartbeat
-        give_up = time.monotonic() + 10
+        give_up = time.monotonic() + 120
         while (found := holder(backend, environment="prod")) is None or found.heartbeat == first:
             assert time.monotonic() < give_up
             time.sleep(0.02)
@@ -270,6 +271,41 @@ def test_a_heartbeat_that_fails_for_a_moment_is_no_loss_but_for_a_lease_it_is(tm
             lock.verify()
         assert "no space left" in refused(error).detail.lower()
         backend.failing = False
+
+
+class _Hanging(FolderBackend):
+    """A store that takes a write and does not answer until it is told to go on."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.goes_on, self.asked = threading.Event(), threading.Event()
+
+    def replace(self, key: str, data: bytes, *, tag: str | None) -> str | None:
+        self.asked.set()
+        assert self.goes_on.wait(60)
+        return super().replace(key, data, tag=tag)
+
+
+def test_who_cannot_renew_the_lock_stops_before_another_may_take_it(tmp_path: Path) -> None:
+    """Also while the store hangs: nobody waits for the heartbeat that is on its way."""
+    backend, stopped = _Hanging(tmp_path), threading.Event()
+    lock = acquire(backend, operation="apply", environment="prod", lease=1.0)
+    lock.on_loss = stopped.set
+    assert backend.asked.wait(60)
+    assert stopped.wait(60)
+    with pytest.raises(MlstackError) as error:
+        lock.verify()
+    assert refused(error).code == "lock-lost"
+    lock.release()
+    assert not backend.goes_on.is_set(), "neither of them waits for the store"
+    backend.goes_on.set()
+
+
+def test_after_a_sleep_of_the_machine_the_next_heartbeat_decides(backend: FolderBackend, clock: Clock) -> None:
+    with take(backend, clock, lease=0.6) as lock:
+        clock.now += 3000
+        time.sleep(0.1)  # some rounds of the thread that watches the lease
+        lock.verify()
 
 
 def test_unlocking_needs_the_id(backend: FolderBackend) -> None:
