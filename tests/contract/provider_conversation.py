@@ -164,8 +164,10 @@ class Player:
             self.state, self.recorded = decode(answer.properties), decode(answer.inputs)
         return {"id": answer.id, "properties": shown(decode(answer.properties)), "inputs": shown(decode(answer.inputs))}
 
-    def _delete(self, _given: Data) -> Data:
-        request = provider_pb2.DeleteRequest(id=self.identifier, urn=self.urn, properties=encode(self.state))
+    def _delete(self, given: Data) -> Data:
+        request = provider_pb2.DeleteRequest(
+            id=self.identifier, urn=self.urn, properties=encode(self.state), timeout=given.get("timeout", 0.0)
+        )
         self.plugin.calls.Delete(request, timeout=FORBIDDEN_TO_WAIT)
         return {}
 
