@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.contract.provider_conversation import Case, Player, Plugin, cases, meanwhile, running, unlike
+from tests.engines.custom_types import CustomTypes
 from tests.engines.kube_client import MERGE, KubeApi
 
 pytestmark = pytest.mark.e2e
@@ -36,6 +37,22 @@ def nobody() -> Iterator[str]:
         yield f"https://127.0.0.1:{bound.getsockname()[1]}"
 
 
+def holds(obj: dict[str, Any], kind: str, status: str) -> bool:
+    """Whether a condition of an object is said to be so."""
+    conditions = obj.get("status", {}).get("conditions") or []
+    return any((each["type"], each["status"]) == (kind, status) for each in conditions)
+
+
+def seen_unavailable(deployments: dict[str, Any]) -> bool:
+    """Whether the controller has said of each, as it is now, that it is on its way and not available."""
+    return all(
+        each["status"].get("observedGeneration") == each["metadata"]["generation"]
+        and holds(each, "Available", "False")
+        and holds(each, "Progressing", "True")
+        for each in deployments["items"]
+    )
+
+
 class Others:
     """What other people and programs do to the cluster."""
 
@@ -47,7 +64,10 @@ class Others:
         self.api.kubectl("--namespace", self.namespace, *words)
 
     def apply(self, obj: dict[str, Any]) -> None:
-        self.api.kubectl("--namespace", self.namespace, "create", "-f", "-", given=json.dumps(obj))
+        if obj["kind"] == "CustomResourceDefinition":  # `kubectl wait` fails while it has no conditions yet
+            CustomTypes(self.api, {obj["spec"]["names"]["kind"]: obj}).install()
+        else:
+            self.api.kubectl("--namespace", self.namespace, "create", "-f", "-", given=json.dumps(obj))
 
     def pods_fail_to_pull(self) -> None:
         """Say of each pod what a node says that cannot pull its image."""
@@ -70,6 +90,8 @@ class Others:
         }
         for pod in self.api.wait(pods, lambda found: bool(found["items"]))["items"]:
             self.api.call("PATCH", f"{pods}/{pod['metadata']['name']}/status", {"status": status}, kind=MERGE)
+        # What controllers make of it comes later than the pods: whoever reads then is to find it.
+        self.api.wait(f"/apis/apps/v1/namespaces/{self.namespace}/deployments", seen_unavailable)
 
     def fail_and_cancel(self, plugin: Plugin) -> None:
         self.pods_fail_to_pull()
