@@ -77,7 +77,7 @@ class World:
 
     def order(self, file: str, **what: Any) -> None:
         """Tell the provider what shall happen to a resource."""
-        (self.files / ".orders" / f"{file}.json").write_text(json.dumps(what))
+        _write(self.files / ".orders" / f"{file}.json", what)
 
     def read(self, file: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.files / f"{file}.json").read_text())
@@ -85,7 +85,7 @@ class World:
 
     def change(self, file: str, **what: Any) -> None:
         """Change a resource behind the engine's back."""
-        (self.files / f"{file}.json").write_text(json.dumps(self.read(file) | what))
+        _write(self.files / f"{file}.json", self.read(file) | what)
 
     def there(self) -> list[str]:
         return sorted(path.stem for path in self.files.glob("*.json"))
@@ -103,6 +103,13 @@ class World:
         """The bytes of the stack's record."""
         path = self.root / ".mlstack" / "state" / "local" / "pulumi" / ".pulumi" / "stacks" / "wine" / f"{STACK}.json"
         return path.read_bytes() if path.exists() else None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write all of it at once: the provider looks at any time."""
+    whole = path.with_suffix(".written")
+    whole.write_text(json.dumps(content))
+    whole.replace(path)
 
 
 @pytest.fixture
