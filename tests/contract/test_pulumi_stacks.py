@@ -294,7 +294,7 @@ def test_the_record_holds_no_paths_of_mlstack_and_its_passphrase_is_for_nobody_e
 
 def test_an_update_that_is_stopped_says_what_it_did_not_come_to_and_is_gone_on_with(filed_world: World) -> None:
     unit = filed_world.unit("one", "a", "b", "c")
-    filed_world.order("one-b", slow=3)
+    filed_world.order("one-b", until_cancelled=True)  # it is done when the engine starts nothing more, and not before
     filed_world.stop = Event()
 
     def tell(address: Address, line: str) -> None:
@@ -307,6 +307,7 @@ def test_an_update_that_is_stopped_says_what_it_did_not_come_to_and_is_gone_on_w
     assert problem is not None
     assert "c" in problem.detail
     assert "one-c" not in filed_world.there()
+    filed_world.order("one-b")
     filed_world.stop = Event()
     filed_world.made([unit])
     assert filed_world.there() == ["one-a", "one-b", "one-c"]

@@ -2,14 +2,16 @@
 """A provider for Pulumi's real engine whose world is a folder: each resource is a JSON file named after its `name`.
 
 Tests look at the folder, change files behind the engine's back, and tell the provider by `.orders/NAME.json` what shall
-happen to a resource: `{"fail": "create"}`, `{"slow": 2.0}`, `{"unreadable": true}`. It speaks the provider protocol
-with Pulumi's own stubs, and nothing in the product knows of it. Inputs: `name` (the ID), `kind` (a change replaces),
-and any other. `.calls` has one line for each call that changed something.
+happen to a resource: `{"fail": "create"}`, `{"unreadable": true}`, `{"slow": 600}` (seconds; the end of that order ends
+it, too), `{"until_cancelled": true}`. It speaks the provider protocol with Pulumi's own stubs, and nothing in the
+product knows of it. Inputs: `name` (the ID), `kind` (a change replaces), and any other. `.calls` has one line for each
+call that changed something.
 """
 
 import json
 import os
 import sys
+import threading
 import time
 from concurrent import futures
 from pathlib import Path
@@ -36,6 +38,7 @@ class Filed(provider_pb2_grpc.ResourceProviderServicer):
 
     def __init__(self) -> None:
         self.folder = Path()
+        self.cancelled = threading.Event()
 
     def GetPluginInfo(self, request: Any, context: Any) -> Any:
         return plugin_pb2.PluginInfo(version="1.0.0")
@@ -100,6 +103,7 @@ class Filed(provider_pb2_grpc.ResourceProviderServicer):
         return empty_pb2.Empty()
 
     def Cancel(self, request: Any, context: Any) -> Any:
+        self.cancelled.set()
         return empty_pb2.Empty()
 
     def _obey(self, call: str, name: str, context: Any) -> None:
@@ -109,12 +113,16 @@ class Filed(provider_pb2_grpc.ResourceProviderServicer):
         until = time.monotonic() + float(order.get("slow", 0))
         while time.monotonic() < until and "slow" in self._order(name):  # the test may have it go on
             time.sleep(0.02)
+        if "until_cancelled" in order:
+            self.cancelled.wait(600)
         if order.get("fail") in (call, "all"):
             context.abort(grpc.StatusCode.UNKNOWN, f"the order says that {call} of {name} fails")
 
     def _order(self, name: str) -> dict[str, Any]:
-        path = self.folder / ".orders" / f"{name}.json"
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        try:
+            found: dict[str, Any] = json.loads((self.folder / ".orders" / f"{name}.json").read_text())
+        except FileNotFoundError:
+            return {}
         return found
 
     def _write(self, name: str, inputs: dict[str, Any]) -> None:
