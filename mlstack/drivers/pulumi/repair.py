@@ -67,11 +67,11 @@ def _wait_for(lock: _Lock, where: str, tell: Callable[[str], None]) -> None:
     until = time.monotonic() + PATIENCE
     told = False
     while _is_at_work(lock):
-        if time.monotonic() > until:
-            raise MlstackError(_locked(lock, where))
         if not told:
             tell(f"waiting for an update that goes on without its mlstack (process {lock.pid})")
             told = True
+        if time.monotonic() > until:
+            raise MlstackError(_locked(lock, where))
         time.sleep(_LOOKS)
 
 
