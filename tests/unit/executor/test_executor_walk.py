@@ -68,7 +68,7 @@ def test_needs_without_a_step_are_done_already() -> None:
 
 
 def test_independent_steps_run_at_the_same_time() -> None:
-    together = Barrier(3, timeout=10)
+    together = Barrier(3, timeout=120)
 
     def carry_out(step: Step) -> Finished:
         del step

@@ -12,6 +12,7 @@ import pytest
 from mlstack.diagnostics import Diagnostic, MlstackError
 from mlstack.drivers.local.endpoint_process import wait_until
 from mlstack.drivers.stacks import Object, Provider, StackName, Tell, Unit, UnitReading, UnitResult
+from mlstack.executor import waves as waves_module
 from mlstack.executor.walk import NotApprovedError
 from mlstack.executor.waves import GATHER, Waves
 from mlstack.graph.change import Action, Change
@@ -103,6 +104,13 @@ def waves_on(engine: FakeEngine, *recorded: Unit) -> Waves:
     return Waves(lambda: engine, {each.address: each for each in recorded}, stop=StopFlag())
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is on its way is waited for until it is there, however slow this machine is."""
+    monkeypatch.setattr(waves_module, "LONGEST", 300.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_what_is_ready_together_is_one_wave_and_a_failure_is_its_own() -> None:
     engine = FakeEngine(fails={"bad"})
     waves = waves_on(engine, unit("before", "old"))
@@ -116,6 +124,7 @@ def test_what_is_ready_together_is_one_wave_and_a_failure_is_its_own() -> None:
     assert engine.holds["serving"].keys() == {"endpoints.before", *(f"endpoints.e{number}" for number in range(9))}
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_wave_waits_for_what_is_on_its_way() -> None:
     engine = FakeEngine()
     waves = waves_on(engine)

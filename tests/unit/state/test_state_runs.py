@@ -164,7 +164,7 @@ def test_of_eight_racing_processes_one_claims_the_run(tmp_path: Path, left_behin
         assert racer.stdin is not None
         racer.stdin.write("go\n")
         racer.stdin.flush()
-    said = [racer.communicate(timeout=30)[0].strip() for racer in racers]
+    said = [racer.communicate(timeout=120)[0].strip() for racer in racers]
     assert sorted(said) == ["lost"] * 7 + ["won"]
     found = read_run(FolderBackend(tmp_path), TRAIN, "f" * 64)
     assert found is not None
