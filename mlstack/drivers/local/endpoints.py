@@ -44,7 +44,7 @@ class LocalEndpoints:
         find_python: FindPython = locked_python,
         start_timeout: float = 300.0,
         stop_grace: float = 35.0,
-        patience: float = 5.0,
+        patience: float = 10.0,
         root: Path | None = None,
     ) -> None:
         self._find_python = find_python
@@ -105,7 +105,7 @@ class LocalEndpoints:
         return found
 
     def read(self, resource: Resource | None, record: Record | None) -> Observation:  # noqa: ARG002
-        """Ask the recorded server whether it is ready, within about a second."""
+        """Ask the recorded server whether it is ready; one that does not answer is waited for, it may only be busy."""
         if record is None:
             return Absent(reason="never made")
         known = record.attributes
@@ -114,7 +114,7 @@ class LocalEndpoints:
         current = recorded_server(known)
         if current is None:
             return Absent(reason="its record is of another version of mlstack")
-        health = ask_ready(connectable(current.host), current.port)
+        health = ask_ready(connectable(current.host), current.port, timeout=self._patience)
         problem = _judge(health, current, record)
         if health is None or not current.is_who_answered(health):
             gone = self.housing(known).why_gone(current)
@@ -143,7 +143,7 @@ class LocalEndpoints:
         housing = self.housing(attributes)
         current = _living(context.record, housing)
         try:
-            strays = _ready_strays(folder, current, housing)
+            strays = _ready_strays(folder, current, housing, patience=self._patience)
             running = None
             if change.action is not Action.REPLACE:
                 running = self._find(current, strays, wanted, endpoint.port)
@@ -250,10 +250,10 @@ def _is_same(one: Running, other: Running) -> bool:
     return (one.pid, one.container) == (other.pid, other.container)
 
 
-def _ready_strays(folder: Path, current: Running | None, housing: Housing) -> list[Running]:
+def _ready_strays(folder: Path, current: Running | None, housing: Housing, *, patience: float) -> list[Running]:
     """Return the servers below an endpoint's folder that are ready and not recorded: of an apply that was killed."""
     found = [running for running in housing.below(folder) if current is None or running.folder != current.folder]
-    return [running for running in found if is_ready(running)]
+    return [running for running in found if is_ready(running, patience=patience)]
 
 
 def _judge(health: Health | None, current: Running, record: Record) -> str | None:

@@ -49,7 +49,7 @@ class Project:
         self.version = ""
         self.said: list[str] = []
         self.stop = Event()
-        self.driver = LocalEndpoints(find_python=self.find_python, start_timeout=120, stop_grace=10, patience=1)
+        self.driver = self.make_driver()
         self.write_code(CLASS)
         self.put(b"one")
 
@@ -57,6 +57,10 @@ class Project:
     def find_python(*_: Any) -> tuple[Path, dict[str, str]]:
         """The interpreter of these tests is the endpoint's."""
         return Path(sys.executable), {}
+
+    def make_driver(self, *, patience: float = 60) -> LocalEndpoints:
+        """The real driver; `patience` is how many seconds a server that is there may take to say that it is ready."""
+        return LocalEndpoints(find_python=self.find_python, start_timeout=120, stop_grace=60, patience=patience)
 
     # -------------------------------------------------------------------------------------------- what there is
 

@@ -15,6 +15,7 @@ from mlstack.drivers.local.endpoint_client import endpoint_status
 from mlstack.drivers.local.endpoint_process import birth_of, is_same_process, stop_process, wait_until
 from mlstack.graph.change import Action
 from mlstack.spec.spec import Range, SecretRef, Variant
+from tests.engines.ports import free_port
 
 if TYPE_CHECKING:
     from tests.unit.serving.serving_project import Project
@@ -51,7 +52,7 @@ def test_create_read_delete(project: "Project", ask: Ask) -> None:
 def test_killed_is_down_and_comes_back_on_the_same_port(project: "Project", ask: Ask) -> None:
     record = project.apply(action=Action.CREATE)
     os.kill(record.attributes["pid"], signal.SIGKILL)
-    assert wait_until(lambda: birth_of(record.attributes["pid"]) is None, seconds=5)
+    assert wait_until(lambda: birth_of(record.attributes["pid"]) is None, seconds=120)
     seen = project.driver.read(project.endpoint, record)
     assert seen == Absent(reason=f"process {record.attributes['pid']} is gone")
     assert endpoint_status(record, seen).state == "down"
@@ -93,9 +94,7 @@ def test_stray_server_of_another_version_is_ended(project: "Project", ask: Ask) 
 
 
 def test_stray_server_on_a_declared_port_is_replaced_not_complained_about(project: "Project", ask: Ask) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        project.declare(port=free.getsockname()[1])
+    project.declare(port=free_port())
     project.apply(action=Action.CREATE)
     project.put(b"two")
     record = project.apply(None, action=Action.CREATE)
@@ -207,9 +206,7 @@ def test_declared_port_of_somebody_else(project: "Project", ask: Ask) -> None:
 
 def test_moving_to_a_declared_port(project: "Project", ask: Ask) -> None:
     record = project.apply(action=Action.CREATE)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     project.declare(port=port)
     again = project.apply(record)
     assert again.attributes["url"] == f"http://127.0.0.1:{port}"
@@ -236,6 +233,7 @@ def test_process_with_a_recycled_id_is_never_touched(project: "Project") -> None
 
 def test_stopped_process_is_not_ready_and_is_replaced(project: "Project", ask: Ask) -> None:
     record = project.apply(action=Action.CREATE)
+    project.driver = project.make_driver(patience=1)
     os.kill(record.attributes["pid"], signal.SIGSTOP)
     seen = project.driver.read(project.endpoint, record)
     assert isinstance(seen, Present)
