@@ -2,6 +2,8 @@
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from random import SystemRandom
 
 import psutil
 
@@ -10,6 +12,7 @@ from tests.engines.processes import EngineError, Process
 from tests.engines.session import Session
 
 TRIED = 5
+UNASKED = range(10000, 20000)
 
 
 def on_a_free_port(
@@ -37,10 +40,16 @@ def on_a_free_port(
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A port of the loopback that nobody has at this moment, nor gets without asking for this very one.
+
+    Those that the system chooses itself, for a listener or a connection, are others: on a busy machine one of them is
+    soon somebody else's. So are those that mlstack chooses for endpoints, and those of nodes.
+    """
+    for port in SystemRandom().sample(UNASKED, len(UNASKED)):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise EngineError("no port of the loopback is free")
 
 
 def listens(process: Process, port: int) -> bool:

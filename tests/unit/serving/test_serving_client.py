@@ -100,11 +100,11 @@ def test_data_that_cannot_be_read(tmp_path: Path, name: str, text: str | None, s
 
 
 def test_nobody_answers() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(MlstackError) as caught:
-        predict(f"http://127.0.0.1:{port}", "m", [[1]], timeout=2)
+    with socket.socket() as deaf:  # it has the port, so that nobody else takes it, and does not listen
+        deaf.bind(("127.0.0.1", 0))
+        port = deaf.getsockname()[1]
+        with pytest.raises(MlstackError) as caught:
+            predict(f"http://127.0.0.1:{port}", "m", [[1]], timeout=120)
     assert caught.value.diagnostics[0].code == "endpoint-unreachable"
     assert "Connection refused" in caught.value.diagnostics[0].detail
 
