@@ -24,7 +24,7 @@ def infer(project: Workspace, tensor: dict[str, Any]) -> tuple[int, dict[str, An
         headers={"Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=120) as answer:
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as error:
         with error:

@@ -90,7 +90,7 @@ def test_model_that_raises(project: Workspace) -> None:
     refused = project.mlstack("predict", ENDPOINT, "--data", "[[1]]", code=1).stderr
     assert "RuntimeError: it went sour (HTTP 500)" in refused
     assert f"mlstack logs {ENDPOINT}" in refused
-    connection = HTTPConnection(project.url(ENDPOINT).removeprefix("http://"), timeout=30)
+    connection = HTTPConnection(project.url(ENDPOINT).removeprefix("http://"), timeout=120)
     body = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1]}]}
     connection.request("POST", "/v2/models/m/infer", body=json.dumps(body))
     answer = connection.getresponse()

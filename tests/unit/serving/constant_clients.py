@@ -2,17 +2,22 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from mlstack.drivers.local.endpoint_process import wait_until
+from mlstack.serving.run import KEEP_ALIVE
 
 ROW = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}]}
 
 
 class Client(threading.Thread):
-    """Asks again and again; every request on a connection of its own, or all on one."""
+    """Asks again and again; every request on a connection of its own, or all on one, as long as that is in use.
+
+    A server may close what was idle for `KEEP_ALIVE` seconds, so that a client that was held up asks on a new one.
+    """
 
     def __init__(
         self, place: str, model: str, *, keep_alive: bool, inputs: dict[str, Any] = ROW, patience: float = 120
@@ -27,6 +32,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         connection = HTTPConnection(self.place, timeout=self.patience)
         while not self.ended.is_set():
+            began = time.monotonic()
             try:
                 connection.request("POST", f"/v2/models/{self.model}/infer", body=self.body)
                 response = connection.getresponse()
@@ -38,7 +44,7 @@ class Client(threading.Thread):
             except (OSError, HTTPException) as error:
                 self.faults.append(repr(error))
                 connection.close()
-            if not self.keep_alive:
+            if not self.keep_alive or time.monotonic() - began > KEEP_ALIVE / 2:
                 connection.close()
         connection.close()
 

@@ -81,19 +81,19 @@ def _is_refused(ask: Ask, url: str) -> bool:
 
 
 def test_idle_connection_does_not_hold_up_the_end(project: "Project") -> None:
-    """It would for the five seconds that it is kept; how long an end takes otherwise, this machine tells."""
-    took = []
-    for idle in (False, True):
+    """Each time it would for the five seconds that it is kept; on a busy machine an end may take as long by itself."""
+    for _ in range(10):
         record = project.apply(action=Action.CREATE)
         connection = HTTPConnection(record.attributes["url"].removeprefix("http://"), timeout=120)
-        if idle:
-            connection.request("GET", "/v2/health/live")
-            connection.getresponse().read()
+        connection.request("GET", "/v2/health/live")
+        connection.getresponse().read()
         began = time.monotonic()
         project.delete(record)
-        took.append(time.monotonic() - began)
+        took = time.monotonic() - began
         connection.close()
-    assert took[1] < 3 * took[0] + 3
+        if took < 4:
+            break
+    assert took < 4
 
 
 def test_connection_accepted_in_the_moment_of_the_end_is_answered() -> None:

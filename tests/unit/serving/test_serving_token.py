@@ -36,7 +36,7 @@ class Wine:
 
 def asked(url: str, path: str, *, body: Any = None, **headers: str) -> tuple[int, dict[str, str], dict[str, Any]]:
     place = urlsplit(url)
-    connection = HTTPConnection(place.hostname or "", place.port, timeout=30)
+    connection = HTTPConnection(place.hostname or "", place.port, timeout=120)
     data = json.dumps(body).encode() if body is not None else None
     connection.request("GET" if body is None else "POST", path, body=data, headers=headers)
     answer = connection.getresponse()
