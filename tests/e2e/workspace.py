@@ -140,13 +140,12 @@ class Workspace:
         return self.git("rev-parse", "HEAD").strip()
 
     def python(self) -> Path:
-        """The folder of the `python` of the one environment that mlstack made: what a person puts on the PATH."""
-        found = sorted(Path(self.environment["XDG_CACHE_HOME"], "mlstack", "envs").glob("*/**/bin/python"))
-        for python in found:
-            probe = subprocess.run([python, "-c", "import sklearn"], capture_output=True, check=False)
-            if probe.returncode == 0:
-                return python.parent
-        raise AssertionError(f"no environment with scikit-learn among {found}")
+        """The folder of the `python` of the project's own environment: what a person puts on the PATH.
+
+        Beside it in the cache there are those of other tests, which may be half made at this moment.
+        """
+        said = self.mlstack("shell", "--", "python", "-c", "import sys; print(sys.executable)").stdout
+        return Path(said.strip()).parent
 
     # ------------------------------------------------------------------------------------------------ processes
 
