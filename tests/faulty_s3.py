@@ -20,7 +20,7 @@ _BODY = '<?xml version="1.0"?><Error><Code>{code}</Code><Message>{message}</Mess
 
 @dataclass
 class Fault:
-    """What goes wrong with the next `times` requests of `method` whose path contains `path`.
+    """What goes wrong with the next `times` requests of `method` whose path contains `path`, after the first `after`.
 
     `answer`: a status with S3's code and message, nothing is forwarded. `lose`: forwarded, and the connection is cut
     instead of an answer. `cut`: the answer breaks off in its middle. `slow`: answered after `seconds`.
@@ -31,6 +31,7 @@ class Fault:
     method: str = ""
     path: str = ""
     times: int = 1_000_000
+    after: int = 0
     status: int = 500
     code: str = "InternalError"
     message: str = "We encountered an internal error. Please try again."
@@ -39,6 +40,9 @@ class Fault:
     def fits(self, method: str, path: str) -> bool:
         """Use it up by one, if it is about this request."""
         if self.times <= 0 or self.method not in ("", method) or self.path not in path:
+            return False
+        if self.after > 0:
+            self.after -= 1
             return False
         self.times -= 1
         return True

@@ -168,7 +168,7 @@ def test_dvc_keeps_out_of_a_stage_whose_apply_was_killed(project: Workspace) -> 
     assert refused.returncode != 0
     assert "mlstack stages.held" in refused.stderr
     hold(project).unlink()
-    project.mlstack("apply", "--yes", "--lock-timeout", "30s")
+    project.mlstack("apply", "--yes", "--lock-timeout", "240s")
     assert_ran_once(project)
 
 

@@ -212,12 +212,20 @@ def test_an_apply_that_works_keeps_gc_out(tiny: Workspace) -> None:
         stderr=subprocess.DEVNULL,
     ) as process:
         wait_for((tiny.root / "started").exists)
+        wait_for(lambda: any(pid != process.pid for pid in readers(tiny)))
         assert "The working tree is in use" in tiny.mlstack("gc", *NOW, "--yes", code=1).stderr
         process.kill()
         process.wait()
     assert "mlstack stages.make" in tiny.mlstack("gc", *NOW, "--yes", code=1).stderr  # it goes on without its apply
     tiny.kill_everything()
     tiny.mlstack("gc", *NOW, "--yes")
+
+
+def readers(workspace: Workspace) -> list[int]:
+    """The processes on DVC's list of who reads: what goes on without its apply is put there after its start."""
+    users = workspace.root / ".dvc" / "tmp" / "rwlock"
+    listed = json.loads(users.read_bytes()).get("read", {}) if users.exists() else {}
+    return [user["pid"] for found in listed.values() for user in found]
 
 
 def wait_for(condition: Any, *, seconds: float = 240.0) -> None:

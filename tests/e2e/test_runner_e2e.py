@@ -54,7 +54,8 @@ def overlay(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(server: S3Server, overlay: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     for name, value in server.variables.items():
         monkeypatch.setenv(name, value)
-    found = Place(tmp_path, overlay, url=f"s3://{BUCKET}/{tmp_path.name}", variables=server.variables)
+    variables = {**server.variables, "MLSTACK_RUNNER_PATIENCE": "240"}
+    found = Place(tmp_path, overlay, url=f"s3://{BUCKET}/{tmp_path.name}", variables=variables)
     yield found
     found.end_all()
 
@@ -114,9 +115,7 @@ def test_no_such_bucket(place: Place) -> None:
 def test_a_server_that_fails_now_and_then(place: Place, server: S3Server) -> None:
     place.order(WRITE, inputs=(held("data", place.tree({f"{n}": bytes([n]) * 100 for n in range(60)})),))
     with flaky(server.port, every=5) as proxy:
-        code, output = place.run(
-            AWS_ENDPOINT_URL=f"http://127.0.0.1:{proxy.port}", MLSTACK_RUNNER_PATIENCE="30", MLSTACK_RUNNER_BEAT="0.2"
-        )
+        code, output = place.run(AWS_ENDPOINT_URL=f"http://127.0.0.1:{proxy.port}", MLSTACK_RUNNER_BEAT="0.2")
     assert code == 0, output
     assert proxy.failed > 10
     assert place.made() == MADE

@@ -229,10 +229,10 @@ def _killed_at(proxy: FaultyS3, method: str, number: int, machine: Workspace, co
 
     def reached(sort: str, path: str) -> None:
         if sort == method and "/files/md5/" in path and next(arrived) == number:
-            proxy.faults = [Fault("answer", status=503)]
             is_started.wait(120)
             process.kill()
 
+    proxy.faults = [Fault("answer", method, "/files/md5/", after=number, status=503)]
     proxy.reached = reached
     process = start(machine, command)
     is_started.set()
@@ -282,10 +282,13 @@ def test_a_push_into_a_folder_that_is_killed_is_not_taken_for_whole(world: World
     origin.mlstack("apply", "--yes", "--no-push", "--target", "datasets.raw")
     before = {path for path in world.remote.rglob("*") if path.is_file()}
     process = start(origin, "push")
-    until = time.monotonic() + 120
-    while not {path for path in world.remote.rglob("*") if path.is_file()} - before:
-        assert process.poll() is None, process.communicate()
+    until = time.monotonic() + 240
+    has_ended, there = False, before
+    while there == before:
+        assert not has_ended, process.communicate()
         assert time.monotonic() < until
+        has_ended = process.poll() is not None  # asked first: what it has written by then is seen
+        there = {path for path in world.remote.rglob("*") if path.is_file()}
     process.kill()
     process.communicate()
     for path in (world.remote / "files/md5").glob("??/*"):

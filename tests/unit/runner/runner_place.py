@@ -32,7 +32,7 @@ class Place:
         self.folder = folder
         self.work = folder / "work"
         self.url = url or str(folder / "remote")
-        self.store = Store(self.url, patience=5)
+        self.store = Store(self.url, patience=60)
         self.keys = RunKeys(PREFIX)
         self.command = [PYTHON, "-I", "-S", str(overlay / "runner" / "boot.py")]
         self._variables = dict(variables or {})

@@ -53,11 +53,20 @@ def test_killed_at_random_moments(place: Place, seed: int) -> None:
 
 
 def end_container(place: Place) -> None:
-    """Kill what works below the place, as the end of a container does."""
-    for process in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if process.name.isdigit() and (process / "cwd").readlink().is_relative_to(place.folder):
-                os.kill(int(process.name), signal.SIGKILL)
+    """Kill what works below the place, as the end of a container does: also what was started meanwhile."""
+    until = time.monotonic() + 120
+    while found := [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and works_below(place.folder, pid)]:
+        assert time.monotonic() < until, found
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid.name), signal.SIGKILL)
+
+
+def works_below(folder: Path, process: Path) -> bool:
+    try:
+        return (process / "cwd").readlink().is_relative_to(folder)
+    except OSError:  # it has ended
+        return False
 
 
 def check_remote(place: Place) -> None:
