@@ -20,6 +20,8 @@ from tests.engines.pulumi_kubernetes.install import make_home
 from tests.engines.session import Session
 
 TITLE = "Kubernetes"
+NOT_READY = "node.kubernetes.io/not-ready"
+"""The taint with which every node begins."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -65,11 +67,14 @@ class PlayedNodes:
             self.api.call("POST", "/api/v1/nodes", made)
 
     def wait_until_ready(self) -> list[dict[str, Any]]:
-        """Wait until the control plane takes them for ready; returns them."""
+        """Wait until the control plane takes them for ready, and lets pods onto them; returns them."""
 
         def ready(found: dict[str, Any]) -> bool:
             conditions = [each["status"].get("conditions", []) for each in found["items"]]
-            return all(any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions)
+            taints = [one["key"] for each in found["items"] for one in each["spec"].get("taints", [])]
+            return NOT_READY not in taints and all(  # a controller takes that away after the node has said so
+                any(one["type"] == "Ready" and one["status"] == "True" for one in each) for each in conditions
+            )
 
         return list(self.api.wait(f"/api/v1/nodes?labelSelector={self.label}", ready, pause=0.5)["items"])
 
