@@ -40,7 +40,7 @@ def project(
     monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "none"))
     monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "none"))
     made = Project(tmp_path / "project")
-    made.driver = DockerEndpoints(start_timeout=240, stop_grace=10, patience=5)
+    made.driver = DockerEndpoints(start_timeout=240, stop_grace=60, patience=60)
     made.pool = Pool(address=Address("compute.local"), target="docker", settings={"host": docker_engine.host})
     made.image = serving_image
     yield made

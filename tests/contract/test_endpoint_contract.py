@@ -58,7 +58,7 @@ class Containers:
 
     def __init__(self, project: Project, client: "DockerClient", host: str, image: str) -> None:
         self.project, self.client = project, client
-        project.driver = DockerEndpoints(start_timeout=240, stop_grace=10, patience=5)
+        project.driver = DockerEndpoints(start_timeout=240, stop_grace=60, patience=60)
         project.pool = Pool(address=Address("compute.local"), target="docker", settings={"host": host})
         project.image = image
 
@@ -291,7 +291,7 @@ def test_moving_between_processes_and_containers_loses_no_request(
     if isinstance(housed, Processes):
         pytest.skip("begins with a process in any case: once is enough")
     docker, pool = project.driver, project.pool
-    local = LocalEndpoints(find_python=project.find_python, start_timeout=240, stop_grace=10, patience=5)
+    local = LocalEndpoints(find_python=project.find_python, start_timeout=240, stop_grace=60, patience=60)
     project.driver, project.pool = local, Pool(address=pool.address)
     first = project.apply(action=Action.CREATE)
     place = first.attributes["url"].removeprefix("http://")

@@ -86,7 +86,7 @@ def test_the_server_takes_every_object_and_the_pods_are_restricted_ones(
     found = project.api.wait(place, lambda found: found["status"].get("readyReplicas") == 2)
     assert endpoint_rollout.why_not_ready(found) == ""
     quota = f"/api/v1/namespaces/{project.namespace}/resourcequotas/mlstack-serve"
-    project.api.wait(quota, lambda found: found["status"]["used"]["requests.cpu"] == "1")
+    project.api.wait(quota, lambda found: found["status"].get("used", {}).get("requests.cpu") == "1")
 
 
 def test_a_namespace_of_somebody_else_is_left_alone(project: Project) -> None:
