@@ -19,13 +19,29 @@ class Interrupt:
         self.now = Flag()
         self.stacks = Stop()
         self._on_raise: Callable[[bool], None] | None = None
+        self._asked = self._answered = 0
+        self._is_answering = False
 
     def on_raise(self, tell: Callable[[bool], None]) -> None:
         """Have `tell(now)` called each time a flag is raised: in a signal handler, so it must not wait for anything."""
         self._on_raise = tell
 
     def raise_(self) -> None:
-        """Raise the first flag, or the second when the first is up."""
+        """Raise the first flag, or the second when the first is up.
+
+        A signal may come in the midst of another one's handler, which holds the lock of a flag that it is raising: it
+        only leaves word, and the one that it came into goes on with it.
+        """
+        self._asked += 1
+        if self._is_answering:
+            return
+        self._is_answering = True
+        while self._answered < self._asked:
+            self._answered += 1
+            self._raise_next()
+        self._is_answering = False
+
+    def _raise_next(self) -> None:
         if self.draining.is_set():
             self.now.set()
             self.stacks.set()

@@ -1,5 +1,7 @@
 """The walk: order, parallelism, failures, interrupts, and bugs in what it calls."""
 
+import subprocess
+import sys
 from threading import Barrier, Event
 
 import pytest
@@ -109,6 +111,29 @@ def test_interrupt_does_not_wait_for_a_listener_that_is_busy() -> None:
 
     walk = Walk(steps(a="", b="a"), failing(), on_event=listen, interrupt=interrupt)
     assert outcomes(walk) == {"a": "done", "b": "not-started"}
+
+
+TWO_AT_ONCE = """
+import signal, threading
+from mlstack.executor.interrupt import Interrupt
+
+def notify_all(condition):  # the lock of the first flag is held
+    threading.Condition.notify_all = before
+    signal.raise_signal(signal.SIGTERM)
+    before(condition)
+
+interrupt, before = Interrupt(), threading.Condition.notify_all
+with interrupt.on_signals():
+    threading.Condition.notify_all = notify_all
+    signal.raise_signal(signal.SIGINT)
+print(interrupt.draining.is_set(), interrupt.now.is_set(), interrupt.stacks.is_set())
+"""
+
+
+def test_a_signal_in_the_midst_of_another_waits_for_nothing() -> None:
+    command = [sys.executable, "-c", TWO_AT_ONCE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.split() == ["True"] * 3, done.stderr
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), SystemExit(3)])

@@ -301,6 +301,7 @@ def test_who_cannot_renew_the_lock_stops_before_another_may_take_it(tmp_path: Pa
     lock.release()
     assert not backend.goes_on.is_set(), "neither of them waits for the store"
     backend.goes_on.set()
+    lock._thread.join(60)
 
 
 class _FallingAsleep(FolderBackend):
