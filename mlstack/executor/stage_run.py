@@ -23,6 +23,7 @@ from mlstack.graph.change import Action
 from mlstack.graph.graph import EntryKey, LockEntry, StageInputs
 from mlstack.spec.spec import Stage
 from mlstack.state.identity import host_name
+from mlstack.state.runs import RunCancelledError
 from mlstack.state.state import RunRecord
 
 
@@ -171,7 +172,11 @@ def _attempts(
         claim = msgspec.structs.replace(
             claim, status="running", pid=pid, started=started, folder=str(order.folder), attempt=attempt
         )
-        work.store.update_run(claim)
+        try:
+            work.store.update_run(claim)
+        except RunCancelledError:  # right before it began: whoever did so found nothing to end
+            runner.cancel(claim, grace=0.0)
+            raise
         tell_process(pid)
         with work.tenure.apart(say):
             result = runner.wait(order, claim, say=say, stop=work.interrupt.now)

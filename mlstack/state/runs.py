@@ -14,6 +14,10 @@ ENDED: Final = frozenset({"done", "failed", "cancelled"})
 """The statuses of a run that is over."""
 
 
+class RunCancelledError(MlstackError):
+    """A run was to go on that somebody has cancelled meanwhile."""
+
+
 def run_key(address: Address, fingerprint: str) -> str:
     """Return the key of the claim on one run."""
     return f"{RUNS}{slug(address)}/{fingerprint}.json"
@@ -40,18 +44,21 @@ def take_over(backend: Backend, old: RunRecord, new: RunRecord) -> bool:
 def update_run(backend: Backend, run: RunRecord) -> None:
     """Write the new status of a run that this process has claimed.
 
-    Raises `MlstackError` when the claim belongs to somebody else by now. A record that somebody removed is made again.
+    Raises `MlstackError` when the claim belongs to somebody else by now, and `RunCancelledError` when it was cancelled
+    and is to go on. A record that somebody removed is made again; whoever writes it at the same time comes first.
     """
     key, data = run_key(run.address, run.fingerprint), formats.encode(RunFile(record=run))
-    found = _read(backend, key)
-    if found is None:
-        written = backend.create(key, data)
-    elif _claimant(found[0]) == _claimant(run):
-        written = backend.replace(key, data, tag=found[1])
-    else:
-        written = None
-    if written is None:
-        raise MlstackError(_taken(run, read_run(backend, run.address, run.fingerprint)))
+    written = None
+    while written is None:
+        found = _read(backend, key)
+        if found is None:
+            written = backend.create(key, data)
+        elif _claimant(found[0]) != _claimant(run):
+            raise MlstackError(_taken(run, found[0]))
+        elif found[0].status == "cancelled" and run.status not in ENDED:
+            raise RunCancelledError(_cancelled(run))
+        else:
+            written = backend.replace(key, data, tag=found[1])
 
 
 def read_run(backend: Backend, address: Address, fingerprint: str) -> RunRecord | None:
@@ -118,8 +125,19 @@ def _tag_of(backend: Backend, key: str, run: RunRecord) -> str:
     return found[1] if found is not None and found[0] == run else "gone"
 
 
-def _taken(run: RunRecord, holder: RunRecord | None) -> Diagnostic:
-    by = "nobody" if holder is None else f"process {holder.owner_pid} on {holder.host} (apply {holder.apply_id})"
+def _cancelled(run: RunRecord) -> Diagnostic:
+    return Diagnostic(
+        code="run-cancelled",
+        summary="The run was cancelled",
+        detail=f"Somebody has cancelled run {run.fingerprint[:12]} of {run.address} when it was about to go on.",
+        hint="Apply again to run it.",
+        command="mlstack apply",
+        address=run.address,
+    )
+
+
+def _taken(run: RunRecord, holder: RunRecord) -> Diagnostic:
+    by = f"process {holder.owner_pid} on {holder.host} (apply {holder.apply_id})"
     return Diagnostic(
         code="run-claimed-elsewhere",
         summary="The run belongs to another process by now",

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlstack.diagnostics import Diagnostic, MlstackError
+from mlstack.drivers.base import RunOrder
 from mlstack.executor.events import ApplyEnded, StepFailed
 from mlstack.executor.interrupt import Interrupt
 from mlstack.graph.sources import FileDigest
@@ -13,7 +15,7 @@ from mlstack.spec.address import Address
 from mlstack.state.state import Entry
 from mlstack.state.store import WritableState
 from tests.scenarios.fake_project import FakeProject
-from tests.scenarios.fake_world import FakeResults
+from tests.scenarios.fake_world import FakeResults, FakeRunner
 
 FILE = """
 version: 1
@@ -89,6 +91,24 @@ def test_what_was_done_is_said_where_it_is_not_what_was_planned(project: FakePro
     project.apply(Scope(replace=(Address("stages.a"),)))
     result = project.apply(Scope(replace=(Address("stages.a"),)))
     assert {step.address: step.action for step in result.results} == {"stages.a": "run", "stages.b": "no-op"}
+
+
+def test_what_is_cancelled_right_before_it_begins_is_ended(
+    project: FakeProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cancelled it found nothing to end, and was told that it is cancelled."""
+    start = FakeRunner.start
+
+    def cancelled_then(runner: FakeRunner, order: RunOrder) -> tuple[int, float]:
+        store = project.store(project.graph())
+        store.update_run(msgspec.structs.replace(store.runs(Address("stages.a"))[0], status="cancelled"))
+        return start(runner, order)
+
+    monkeypatch.setattr(FakeRunner, "start", cancelled_then)
+    result = project.apply()
+    assert [step.outcome for step in result.results] == ["failed", "not-started"]
+    assert project.world.cancelled == [Address("stages.a")]
+    assert [run.status for run in project.store(project.graph()).runs()] == ["cancelled"]
 
 
 def test_interrupted_before_it_began(project: FakeProject) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from mlstack.diagnostics import Diagnostic, MlstackError, Severity
 from mlstack.drivers.base import RunResult
+from mlstack.drivers.elsewhere import RemoteOrder
 from mlstack.executor.events import StepFailed
 from mlstack.spec.address import Address
 from mlstack.state.state import RunRecord
@@ -99,6 +100,22 @@ def test_a_cancelled_run_is_not_tried_again(project: FakeProject, elsewhere: Els
     result = project.apply()
     assert result.outcome == "failed"
     assert elsewhere.submitted == [(A, 1, False)]
+    assert runs(project)[A].status == "cancelled"
+
+
+def test_what_is_cancelled_right_before_it_is_submitted_is_not(
+    project: FakeProject, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cancelled it found nothing to end, and was told that it is cancelled."""
+
+    def cancel(_order: RemoteOrder) -> int:
+        store = project.store(project.graph())
+        store.update_run(msgspec.structs.replace(store.runs(A)[0], status="cancelled"))
+        return 1
+
+    monkeypatch.setattr(elsewhere, "next_attempt", cancel)
+    assert project.apply().outcome == "failed"
+    assert elsewhere.submitted == []
     assert runs(project)[A].status == "cancelled"
 
 

@@ -13,7 +13,17 @@ from mlstack.diagnostics import MlstackError
 from mlstack.spec.address import Address
 from mlstack.state.folder import FolderBackend
 from mlstack.state.identity import host_name, process_started
-from mlstack.state.runs import claim, is_alive, prune_runs, read_run, read_runs, run_key, take_over, update_run
+from mlstack.state.runs import (
+    RunCancelledError,
+    claim,
+    is_alive,
+    prune_runs,
+    read_run,
+    read_runs,
+    run_key,
+    take_over,
+    update_run,
+)
 from mlstack.state.state import RunRecord
 
 TRAIN = Address("stages.train")
@@ -52,6 +62,42 @@ def test_the_owner_updates_and_nobody_else(backend: FolderBackend) -> None:
     assert error.value.diagnostics[0].code == "run-claimed-elsewhere"
     assert error.value.diagnostics[0].address == TRAIN
     assert read_run(backend, TRAIN, mine.fingerprint) == running
+
+
+class _Crowded(FolderBackend):
+    """A folder into which somebody else writes right before the first write of ours."""
+
+    theirs: RunRecord | None = None
+
+    def replace(self, key: str, data: bytes, *, tag: str | None) -> str | None:
+        theirs, self.theirs = self.theirs, None
+        if theirs is not None:
+            update_run(self, theirs)
+        return super().replace(key, data, tag=tag)
+
+
+def test_who_writes_at_the_same_time_comes_first(tmp_path: Path) -> None:
+    """An apply that notes that its run goes on, and a person who cancels it."""
+    backend, mine = _Crowded(tmp_path), run()
+    running, cancelled = (msgspec.structs.replace(mine, status=status) for status in ("running", "cancelled"))
+    claim(backend, mine)
+    backend.theirs = running
+    update_run(backend, cancelled)
+    assert read_run(backend, TRAIN, mine.fingerprint) == cancelled
+
+
+def test_what_was_cancelled_does_not_go_on(tmp_path: Path) -> None:
+    backend, mine = _Crowded(tmp_path), run()
+    running, cancelled, ended = (
+        msgspec.structs.replace(mine, status=status) for status in ("running", "cancelled", "failed")
+    )
+    claim(backend, mine)
+    backend.theirs = cancelled
+    with pytest.raises(RunCancelledError):
+        update_run(backend, running)
+    assert read_run(backend, TRAIN, mine.fingerprint) == cancelled
+    update_run(backend, ended)
+    assert read_run(backend, TRAIN, mine.fingerprint) == ended
 
 
 def test_a_dead_owners_claim_is_taken_over_once(backend: FolderBackend) -> None:
