@@ -57,7 +57,14 @@ class JobBoard:
         if found.told_by:
             events = self._kube.events_of(found.told_by, self._namespace)
             found = judge(job, pods, events, workload=self.workload_of(job), now=time.time())
+        if found.is_unexplained:
+            pods = self.pods_of_ended(name)
+            found = judge(job, pods, now=time.time())
         return found, pods
+
+    def pods_of_ended(self, name: str) -> list[Manifest]:
+        """Return the pods of a Job that was seen to be over: those read before it may have been at work still."""
+        return self.look(name, fresh=True)[1]
 
     def workload_of(self, job: Manifest | None) -> Manifest | None:
         """Return what Kueue knows of a Job that waits in its queue, as it was when that was read."""

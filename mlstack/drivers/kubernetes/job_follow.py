@@ -26,6 +26,7 @@ UNREACHABLE_FOR = 600.0
 _SILENT = 10.0  # seconds without a pod that runs after which events are read
 _EVENTS_EVERY = 5.0  # seconds between two such readings
 _SAID_AGAIN = 30.0  # seconds after which it is said once more why nothing happens; then after twice as long
+_LAST_LINES = 20.0  # seconds for which the last lines of a pod that has ended are waited for
 _KEPT_EVERY = 5.0  # seconds between two questions to the remote whether a pod that is kept has failed
 
 
@@ -84,6 +85,9 @@ class JobWatch:
         seen = judge(job, pods, workload=workload, now=now)
         if seen.told_by:
             seen = judge(job, pods, self._events_of(seen.told_by), workload=workload, now=now)
+        if seen.is_unexplained:
+            pods = self._board.pods_of_ended(self._attempt.job)
+            seen = judge(job, pods, now=now)
         match seen.phase:
             case "succeeded" | "failed" | "gone":
                 logs.finish()
@@ -206,7 +210,7 @@ class PodLog:
     def finish(self) -> None:
         """Wait for the last lines of a pod that has ended."""
         if self._thread is not None:
-            self._thread.join(5.0)
+            self._thread.join(_LAST_LINES)
 
     def stop(self) -> None:
         """Hand on nothing more."""

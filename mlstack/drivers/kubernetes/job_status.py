@@ -24,7 +24,8 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """How far an attempt is. `said` is a line for people.
 
     `stuck` is why it does not go on, as long as it does not: after a while that counts as a failure for that cause, at
-    once if `for_good`. `cause` is why it failed. `told_by` names the object whose events may say more.
+    once if `for_good`. `cause` is why it failed. `told_by` names the object whose events may say more. With
+    `is_unexplained` no pod says why it failed, or that it did; perhaps they were read before that.
     """
 
     phase: Phase
@@ -33,6 +34,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     for_good: bool = False
     cause: "Cause | None" = None
     told_by: str = ""
+    is_unexplained: bool = False
 
 
 def judge(
@@ -140,8 +142,9 @@ def _failure(condition: Manifest, pods: Sequence[Manifest]) -> Seen:
     if found:
         return min(found, key=lambda each: _SPEAKING.index(each.cause or "error"))
     if not pods:
-        return Seen(phase="failed", cause="preempted", said="its pod was removed from the cluster")
-    return Seen(phase="failed", cause="error", said=message)
+        said = "its pod was removed from the cluster"
+        return Seen(phase="failed", cause="preempted", said=said, is_unexplained=True)
+    return Seen(phase="failed", cause="error", said=message, is_unexplained=True)
 
 
 _SPEAKING: tuple[Cause, ...] = (

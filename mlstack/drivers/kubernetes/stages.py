@@ -171,14 +171,15 @@ class KubernetesStages:
 
     def outcome(self, run: RunRecord) -> RunOutcome:
         """Say how far a run is: the remote knows of a success, the cluster of what goes on."""
-        handle = _handle(run)
-        with explained():
-            if _store(handle).size(RunKeys(handle.prefix).result) is not None:
-                return RunOutcome(ended_well=True, said="its result is in the remote")
+        handle, made = _handle(run), RunOutcome(ended_well=True, said="its result is in the remote")
+        if _is_made(handle):
+            return made
         seen, _ = self._cluster(handle)[1].see(handle.place["job"])
         match seen.phase:
             case "waiting" | "starting" | "running" as phase if not self._has_failed(run, handle):
                 return RunOutcome(goes_on=True, phase=phase, said=seen.said)
+            case _ if _is_made(handle):  # it ended after the remote was asked
+                return made
             case "gone":
                 return RunOutcome(said="its Job is gone")
             case _:
@@ -243,6 +244,11 @@ def _nothing_kept(run: RunRecord) -> Diagnostic:
         hint="Have failed pods kept, and let it fail again: `targets: {kubernetes: {keep_failed: 1h}}`.",
         address=run.address,
     )
+
+
+def _is_made(handle: RemoteHandle) -> bool:
+    with explained():
+        return _store(handle).size(RunKeys(handle.prefix).result) is not None
 
 
 def _store(handle: RemoteHandle) -> Store:

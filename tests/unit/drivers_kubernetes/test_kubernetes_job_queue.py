@@ -47,10 +47,13 @@ def workload(message: str) -> dict[str, Any]:
 COMPLETE = {"type": "Complete", "status": "True"}
 
 
+Step = tuple[dict[str, Any], list[Any], list[Any]]
+
+
 class Cluster:
     """Is a step further each time that its Jobs are listed."""
 
-    def __init__(self, *steps: tuple[dict[str, Any], list[Any], list[Any]]) -> None:
+    def __init__(self, *steps: Step) -> None:
         self.steps, self.at, self.asked = steps, 0, [""]
         self.refusal: MlstackError | None = None
         self.writes, self.cut_at = [1], -1
@@ -221,6 +224,22 @@ def test_a_pod_that_went_with_its_node_is_told_from_one_that_was_taken(
     result = watch.follow(say=lambda _: None, is_left=lambda: False)
     assert result is not None
     assert result.cause == cause
+
+
+def test_why_it_failed_is_read_after_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods are read before their Job: what ends between the two was at work still when it was read."""
+    monkeypatch.setattr(job_follow.JobWatch, "_end", lambda _: None)
+    failed = job(conditions=[{"type": "Failed", "status": "True", "reason": "PodFailurePolicy", "message": "m"}])
+    killed = pod("train-0-a")
+    killed["status"]["containerStatuses"][0]["state"] = {"terminated": {"exitCode": 137, "reason": "OOMKilled"}}
+    steps: tuple[Step, Step] = (failed, [pod("train-0-a")], []), (failed, [killed], [])
+    kube = cast("Kube", Cluster(*steps))
+    attempt = Attempt(job="train", namespace="ml", number=1, prefix="p")
+    watch = job_follow.JobWatch(attempt, board_of(Cluster(*steps)), kube, cast("Store", None))
+    result = watch.follow(say=lambda _: None, is_left=lambda: False)
+    assert result is not None
+    assert result.cause == "out-of-memory"
+    assert board_of(Cluster(*steps)).see("train")[0].cause == "out-of-memory"
 
 
 def test_why_nothing_happens_is_said_again_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from mlstack.drivers.base import Cause
 from mlstack.drivers.elsewhere import RemoteOrder
 from mlstack.drivers.kubernetes import stages
 from mlstack.drivers.kubernetes.job_objects import JobPlan, build_job, build_secret, build_service, job_name
-from mlstack.drivers.kubernetes.job_status import judge
+from mlstack.drivers.kubernetes.job_status import Seen, judge
 from mlstack.drivers.kubernetes.settings import KubernetesSettings
 from mlstack.drivers.remote_run.results import RemoteRun
 from mlstack.graph.graph import EntryKey
@@ -19,7 +19,7 @@ from mlstack.runner.order import Order, Remote
 from mlstack.runner.record import End
 from mlstack.spec.address import Address
 from mlstack.spec.spec import Pool, SecretRef, Spec, Stage, Timeout
-from mlstack.state.state import RemoteHandle
+from mlstack.state.state import RemoteHandle, RunRecord
 
 FINGERPRINT = "0123456789abcdef" * 4
 OWNER = {"metadata": {"uid": "u-1"}}
@@ -370,3 +370,16 @@ def test_what_is_at_work_already_is_the_next_attempt(monkeypatch: pytest.MonkeyP
 def test_a_pod_that_is_kept_for_a_look_is_not_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attempt_after(monkeypatch, job_of(2), kept=True) == 2
     assert attempt_after(monkeypatch, job_of(3), kept=True) == 4
+
+
+@pytest.mark.parametrize(("made", "ended_well"), [([False, True], True), ([False, False], False)])
+def test_a_run_that_ends_while_it_is_asked_for_has_not_failed(
+    monkeypatch: pytest.MonkeyPatch, made: list[bool], ended_well: bool
+) -> None:
+    """The remote is asked first, then the cluster: a result may come in between."""
+    board = SimpleNamespace(see=lambda _: (Seen(phase="succeeded"), []))
+    monkeypatch.setattr(stages, "_is_made", lambda _: made.pop(0))
+    monkeypatch.setattr(stages.KubernetesStages, "_cluster", lambda *_: (None, board))
+    handle = RemoteHandle(target="kubernetes", place={"namespace": "ml", "job": "train"}, store="s3://a", prefix="p/")
+    found = stages.KubernetesStages().outcome(cast("RunRecord", SimpleNamespace(remote=handle, attempt=1)))
+    assert (found.ended_well, found.goes_on) == (ended_well, False)
