@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlstack.drivers.local.endpoint_process import wait_until
 from tests.e2e.conftest import Start
 from tests.e2e.workspace import EXAMPLES, ROOT
 
@@ -50,7 +51,7 @@ def test_example_is_applied_settled_and_taken_down(name: str, start: Start) -> N
     assert project.git("status", "--porcelain") == ""
 
     project.mlstack("destroy", "--yes")
-    assert [process.cmdline() for process in project.processes()] == []
+    assert wait_until(lambda: not project.processes(), seconds=120), project.processes()
     remaining = {address: action for address, action in project.actions().items() if action != "no-op"}
     assert all("endpoints." in address for address in remaining), "results outlive a destroy"
 

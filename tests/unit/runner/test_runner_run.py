@@ -234,12 +234,16 @@ def test_a_newer_attempt_ends_the_older_one(place: Place) -> None:
     place.order(FOR_LONG)
     older = place.start(MLSTACK_RUNNER_BEAT="0.1", MLSTACK_ATTEMPT="1")
     wait_until(lambda: place.heartbeat() is not None)
-    place.order(WRITE)
+    go = place.folder / "go"
+    place.order(f"import os, time\nwhile not os.path.exists({str(go)!r}): time.sleep(0.02)\n" + WRITE)
     place.work = place.folder / "elsewhere"
-    assert place.run(MLSTACK_RUNNER_BEAT="0.1", MLSTACK_ATTEMPT="2")[0] == 0
+    newer = place.start(MLSTACK_RUNNER_BEAT="0.1", MLSTACK_ATTEMPT="2")
     output, _ = older.communicate(timeout=120)
     assert older.returncode == 122, output
     assert "has taken over" in output
+    go.touch()
+    output, _ = newer.communicate(timeout=120)
+    assert newer.returncode == 0, output
     assert place.made() == MADE
 
 
