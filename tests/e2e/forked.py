@@ -15,7 +15,7 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[2]
 CHANGES = {"os.rename", "os.link", "os.symlink", "os.remove"}
-LIMIT = 120  # seconds after which a command hangs
+LIMIT = 600  # seconds after which a command hangs
 
 
 class Forked:

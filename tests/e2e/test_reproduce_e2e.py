@@ -140,7 +140,7 @@ def test_what_a_killed_reproduction_left_is_removed_by_the_next(applied: Workspa
     applied.mlstack("reproduce", "HEAD", "prepare")
     assert list(worktrees.iterdir()) == []
     assert len(applied.git("worktree", "list").splitlines()) == 1
-    assert not applied.running("train.py")
+    wait_for(lambda: not applied.running("train.py"))
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float = 240.0) -> None:
