@@ -6,11 +6,12 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-# CI repeats what it did before (.ci/run says so, whoever runs it); looking for new cases is for people, who can follow
-# one up. How long examples take to make says nothing on a machine that does much else.
-settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("person", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "person"))
+# Tests repeat what they did before, wherever they run (.ci/run says so, too); looking for new cases is for people, who can
+# follow one up. How long examples take to make says nothing on a machine that does much else.
+SLOW = [HealthCheck.too_slow]
+settings.register_profile("ci", derandomize=True, database=None, deadline=None, suppress_health_check=SLOW)
+settings.register_profile("person", derandomize=False, deadline=None, suppress_health_check=SLOW)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "ci")
 
 # Stages say `python`, which not every machine with Python has: behind all else, the one that runs the tests.
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"

@@ -45,7 +45,8 @@ IGNORES = st.lists(
     ),
     max_size=5,
 )
-QUIET = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FINE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+QUIET = settings(max_examples=60, deadline=None, suppress_health_check=FINE)
 
 
 def build(root: Path, path: str) -> FileDigest:

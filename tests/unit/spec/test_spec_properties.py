@@ -19,7 +19,8 @@ from mlstack.spec.schema import export_schema
 from mlstack.spec.spec import Spec
 from tests.unit.spec.catalogue import BAD, GOOD, cases
 
-RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FINE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+RELAXED = settings(max_examples=150, deadline=None, suppress_health_check=FINE)
 PARTS = {path.name: path.read_bytes() for path in [*(BAD / "parts").glob("*.*"), *(GOOD / "parts").glob("*.*")]}
 
 
