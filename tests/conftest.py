@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 
-# Tests repeat what they did before, wherever they run (.ci/run says so, too); looking for new cases is for people, who can
-# follow one up. How long examples take to make says nothing on a machine that does much else.
+# Tests repeat what they did before, wherever they run; looking for new cases is for people, who can follow one up. How
+# long examples take to make says nothing on a machine that does much else.
 SLOW = [HealthCheck.too_slow]
 settings.register_profile("ci", derandomize=True, database=None, deadline=None, suppress_health_check=SLOW)
 settings.register_profile("person", derandomize=False, deadline=None, suppress_health_check=SLOW)
