@@ -15,6 +15,7 @@ from mlstack.drivers.stacks import Stop
 _LOOKS = 0.1  # seconds between two looks whether to stop
 _FIRST_GRACE = 60.0  # seconds that steps in flight have to end and be written down after the first signal
 _LAST_GRACE = 10.0  # seconds that the engine has after the second one
+_READ_WITHIN = 60.0  # seconds for which its last words are read; for ever would it be where somebody keeps its pipes
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +70,7 @@ def call(
         if not has_ended:
             _end(process, _grace_of(stop))
     for reader in readers:
-        reader.join(_LAST_GRACE)
+        reader.join(_READ_WITHIN)
     texts = {name: read.get(name, b"").decode("utf-8", "replace") for name in ("stdout", "stderr")}
     return Ended(code=process.returncode, output=texts["stdout"], errors=texts["stderr"], stopped=not has_ended)
 
