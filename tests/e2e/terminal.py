@@ -20,9 +20,17 @@ PRESSED_AGAIN_AFTER = 3.0
 class Terminal:
     """A pseudo-terminal, and the program that runs on it."""
 
-    def __init__(self, command: Sequence[str | Path], *, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        folder: Path,
+        environment: Mapping[str, str],
+        size: tuple[int, int] = (24, 80),
+    ) -> None:
         self._ours, theirs = os.openpty()
         self._seen = ""
+        self._set_size(*size)
         try:
             self.process = subprocess.Popen(
                 command,
@@ -50,8 +58,11 @@ class Terminal:
 
     def resize(self, *, rows: int, columns: int) -> None:
         """Give the window another size; the program is told."""
-        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._set_size(rows, columns)
         self.process.send_signal(signal.SIGWINCH)
+
+    def _set_size(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def write(self, keys: str) -> None:
         """Press keys."""

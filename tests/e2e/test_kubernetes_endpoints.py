@@ -3,6 +3,7 @@
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
@@ -29,6 +30,10 @@ pytestmark = pytest.mark.e2e
 
 GOOD, OTHER = "endpoints.good", "endpoints.other"
 SECRET = "a-token-that-must-be-nowhere-93b1"
+GONE_WITHIN = 300.0
+"""Seconds for what the cluster does after apply; pods have up to 50 to answer what they were asked."""
+IDLE = 2.0
+"""Seconds for which a connection may idle and be used again: servers end one after 5."""
 CODE = """\
 import json
 import os
@@ -126,6 +131,15 @@ class Cluster:
         """Return the pods that are there, those on their way out as well."""
         return list(self.get("/api/v1/namespaces/NAMESPACE/pods")["items"])
 
+    def is_told(self) -> bool:
+        """Whether the API server sends to the pods that stay, and to no other.
+
+        It goes by a list of its own, which is written a moment before or after the one that apply waits for.
+        """
+        stay = {pod["metadata"]["name"] for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]}
+        subsets = self.get("/api/v1/namespaces/NAMESPACE/endpoints/good").get("subsets") or ()
+        return {each["targetRef"]["name"] for one in subsets for each in one.get("addresses") or ()} == stay
+
     def address(self, name: str = "good") -> str:
         """Return where the Service of an endpoint answers, also on this machine."""
         return f"{self.api.service_address(name, self.name)}:80"
@@ -142,7 +156,8 @@ class Cluster:
         headers |= {"Authorization": f"Bearer {token}"} if token is not None else {}
         url = f"http://{self.address()}/v2/models/constant/infer"
         try:
-            with urlopen(Request(url, data=json.dumps({"inputs": [tensor]}).encode(), headers=headers)) as answer:
+            request = Request(url, data=json.dumps({"inputs": [tensor]}).encode(), headers=headers)
+            with urlopen(request, timeout=120) as answer:
                 return int(answer.status)
         except HTTPError as error:
             return error.code
@@ -166,7 +181,7 @@ class Cluster:
             self.project.mlstack("apply", "--yes")
             wait_until(
                 lambda: any(one.faults for one in clients) or all(one.answers[-1:] == [until] for one in clients),
-                seconds=180,
+                seconds=GONE_WITHIN,
             )
         finally:
             for client in clients:
@@ -215,7 +230,10 @@ class Renaming:
 
     def _ask(self) -> None:
         """Ask over one connection: it stays with its pod, which answers until it ends. After that none is made."""
+        answered = time.monotonic()
         while not self.given_up.wait(0.02):
+            if time.monotonic() - answered > IDLE:  # it was we who stood still
+                self.connection.close()
             try:
                 self.connection.request("GET", "/v2/health/ready")
                 answer = self.connection.getresponse()
@@ -226,7 +244,7 @@ class Renaming:
                 self.faults.append(repr(error))
                 self.connection.close()
             else:
-                self.asked += 1
+                self.asked, answered = self.asked + 1, time.monotonic()
                 if answer.status != 200 and not self._gone():
                     self.faults.append(str(answer.status))
 
@@ -307,7 +325,7 @@ def test_an_endpoint_on_a_cluster(cluster: Cluster) -> None:
     assert SECRET not in said
     assert cluster.api.call("GET", place)["status"]["readyReplicas"] == 2
     taken_back = "/apis/apps/v1/namespaces/NAMESPACE/deployments/other".replace("NAMESPACE", cluster.name)
-    assert wait_until(lambda: _is_gone(cluster.api, taken_back), seconds=180), "its pods end after apply has"
+    assert wait_until(lambda: _is_gone(cluster.api, taken_back), seconds=GONE_WITHIN), "its pods end after apply has"
     assert project.actions() == {OTHER: "create"}
     assert cluster.secrets_of("other") == []
 
@@ -315,7 +333,7 @@ def test_an_endpoint_on_a_cluster(cluster: Cluster) -> None:
     cluster.write(value=2)
     cluster.api.call("DELETE", f"/api/v1/namespaces/{cluster.name}")
     gone = f"/api/v1/namespaces/{cluster.name}"
-    assert wait_until(lambda: _is_gone(cluster.api, gone), seconds=180)
+    assert wait_until(lambda: _is_gone(cluster.api, gone), seconds=GONE_WITHIN)
     assert "was removed outside of mlstack" in project.mlstack("plan").stdout
     project.mlstack("apply", "--yes")
     assert cluster.answer() == 2
@@ -325,7 +343,7 @@ def test_an_endpoint_on_a_cluster(cluster: Cluster) -> None:
     project.mlstack("apply", "--yes")
     assert cluster.answer() == 2
     assert project.actions() == {}
-    assert wait_until(lambda: _is_gone(cluster.api, gone), seconds=180)
+    assert wait_until(lambda: _is_gone(cluster.api, gone), seconds=GONE_WITHIN)
 
     # And back: nothing is computed anew, and nothing is left on this machine.
     cluster.write(value=2)
@@ -365,8 +383,9 @@ def test_an_endpoint_answers_who_shows_its_token(cluster: Cluster) -> None:
     assert "The token is not the one of this endpoint" in " ".join(refused.split())
     assert "secrets_version" in project.row(GOOD)["because"]
     said += [project.mlstack("plan"), project.mlstack("apply", "--yes"), project.mlstack("logs", GOOD)]
-    assert cluster.answer() == 1, "the API server knows of the new pod alone, as soon as it is applied"
-    assert wait_until(lambda: len(cluster.pods()) == 1, seconds=180), "a node may send to the old pod until it is gone"
+    assert wait_until(cluster.is_told, seconds=GONE_WITHIN)
+    assert cluster.answer() == 1, "the API server knows of the new pod alone, while the old one still answers"
+    assert wait_until(lambda: len(cluster.pods()) == 1, seconds=GONE_WITHIN), "a node may send to the old pod till then"
     assert [cluster.status(each) for each in (None, first, second)] == [401, 401, 200]
 
     project.environment = environment
@@ -395,7 +414,7 @@ def test_an_image_that_nodes_cannot_pull(cluster: Cluster) -> None:
     assert "See that nodes reach the registry" in said
     assert cluster.answer() == 1
     deployments = "/apis/apps/v1/namespaces/NAMESPACE/deployments".replace("NAMESPACE", cluster.name)
-    assert wait_until(lambda: _is_gone(cluster.api, f"{deployments}/other"), seconds=180)
+    assert wait_until(lambda: _is_gone(cluster.api, f"{deployments}/other"), seconds=GONE_WITHIN)
     assert cluster.api.call("GET", f"{deployments}/good")["status"]["readyReplicas"] == 1
 
 

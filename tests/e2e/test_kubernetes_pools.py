@@ -234,7 +234,7 @@ def test_killed_in_the_middle_the_next_apply_converges(project: Workspace, kube_
             break
     time.sleep(moment)
     apply.send_signal(signal.SIGKILL)
-    apply.communicate()
+    apply.communicate(timeout=300)
     project.mlstack("apply", "--yes")
     assert is_there(kube_api, f"/api/v1/namespaces/{name_of(project)}")
     assert project.actions() == {}

@@ -119,8 +119,8 @@ def test_one_endpoint_of_ten_fails_on_a_thousand_nodes(cluster: Cluster, project
     assert [(each["address"], each["code"]) for each in failed] == [(f"endpoints.{REFUSED}", "endpoint-pods-refused")]
     assert WHY in failed[0]["detail"]
 
-    jobs = cluster.api.call("GET", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")["items"]
-    assert [each["status"].get("succeeded") for each in jobs] == [1] * STAGES
+    place = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"  # that a Job is done is said a moment before its pods count
+    cluster.api.wait(place, lambda found: [each["status"].get("succeeded") for each in found["items"]] == [1] * STAGES)
     pods = cluster.api.call("GET", f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=batch.kubernetes.io/job-name")
     asked = [each["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] for each in pods["items"]]
     assert asked == ["1"] * STAGES

@@ -133,12 +133,12 @@ def test_at_a_commit_its_image_and_data_are_there(tiny: Workspace) -> None:
 @pytest.fixture
 def terminal(tiny: Workspace) -> Iterator[Terminal]:
     environment = {name: value for name, value in tiny.environment.items() if name != "CI"} | {"TERM": "dumb"}
-    with Terminal([BIN / "mlstack", "shell", "make"], folder=tiny.root, environment=environment) as found:
+    command: list[str | Path] = [BIN / "mlstack", "shell", "make"]
+    with Terminal(command, folder=tiny.root, environment=environment, size=(31, 101)) as found:
         yield found
 
 
 def test_on_a_terminal_the_keys_and_the_size_are_the_containers(terminal: Terminal) -> None:
-    terminal.resize(rows=31, columns=101)
     terminal.read_until("(stages.make) $ ")
     terminal.write("stty size; echo $COLOUR-$TOKEN; sleep 600\n")
     terminal.read_until("31 101\r\n")

@@ -75,11 +75,19 @@ def _check_containers(client: "docker.DockerClient", image: str) -> None:
         container.reload()
         port = int(container.ports["8000/tcp"][0]["HostPort"])
         _wait_until_answered("127.0.0.1", port)
-        said = container.logs(stdout=True, stderr=False).decode().split()
+        said = _said(lambda: container.logs(stdout=True, stderr=False).decode())
     finally:
         container.remove(force=True)
     if said[:1] != [str(LIMIT)]:
         raise EngineError(f"A container was to have {LIMIT} bytes of memory, and says: {said}")
+
+
+def _said(log: Callable[[], str]) -> list[str]:
+    """The words of a log, once there are any: what answers already may be in no log yet."""
+    until = time.monotonic() + ANSWERS_WITHIN
+    while not (words := log().split()) and time.monotonic() < until:
+        time.sleep(0.1)
+    return words
 
 
 def _wait_until_answered(host: str, port: int) -> None:
@@ -148,7 +156,7 @@ def _check_pod(api: KubeApi, registry: str) -> None:
             seconds=ANSWERS_WITHIN,
         )
         _wait_until_answered(made["spec"]["clusterIP"], 8000)
-        said = api.kubectl("logs", "--namespace=check-node", "real").split()
+        said = _said(lambda: api.kubectl("logs", "--namespace=check-node", "real"))
     except (KubernetesError, TimeoutError, subprocess.CalledProcessError) as error:
         events = api.kubectl("get", "events", "--namespace=check-node")
         raise EngineError(f"No pod runs for real: {error}\n{events}") from error

@@ -81,7 +81,9 @@ class KubeApi:
         # Without HOME it would keep what it learnt of this server beside what it knows of the user's own.
         environment = {"PATH": os.defpath, "HOME": os.fspath(self.kubeconfig.parent), "NO_PROXY": "*"}
         command = [str(KUBERNETES.program("kubectl")), f"--kubeconfig={self.kubeconfig}", *words]
-        done = subprocess.run(command, env=environment, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, input=given, capture_output=True, text=True, check=False, timeout=BUSY_MACHINE
+        )
         if done.returncode:
             raise subprocess.CalledProcessError(done.returncode, command, done.stdout, done.stderr)
         return done.stdout

@@ -1,5 +1,7 @@
 """What an engine leaves behind that was killed rather than ended: processes of containers, and mounts."""
 
+import contextlib
+import os
 import subprocess
 from pathlib import Path
 
@@ -31,8 +33,13 @@ def _shims(session: Session) -> list[Process]:
 
 def shim_sockets(session: Session) -> list[Path]:
     """Where containerd's processes listened, outside the session's folders."""
-    written = session.folder.glob("**/io.containerd.runtime.v2.task/*/*/address")
-    return [Path(file.read_text(encoding="utf-8").removeprefix("unix://")) for file in written]
+    found = []
+    for folder, below, files in os.walk(session.folder):  # which passes over what goes away meanwhile
+        if "address" in files and Path(folder).parents[1].name == "io.containerd.runtime.v2.task":
+            below.clear()
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Path(Path(folder, "address").read_text(encoding="utf-8").removeprefix("unix://")))
+    return found
 
 
 def _inside(session: Session) -> list[Process]:

@@ -5,9 +5,11 @@ All that they keep lies in the session's folders. What they write elsewhere on t
 
 import contextlib
 import json
+import os
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.engines import cgroups, node_network, pause_image, processes
@@ -104,7 +106,10 @@ def let_pull(session: Session, registry: str) -> None:
     folder = registries(session) / registry
     folder.mkdir(exist_ok=True)
     settings = f'server = "{reached}"\n[host."{reached}"]\n  capabilities = ["pull", "resolve"]\n'
-    (folder / "hosts.toml").write_text(settings, encoding="utf-8")
+    # Each worker of a run says so, while pods of others are pulling: at no moment there is half a file.
+    half = folder / f".hosts-{os.getpid()}"
+    half.write_text(settings, encoding="utf-8")
+    half.replace(folder / "hosts.toml")
 
 
 # ------------------------------------------------------------------------------------------------ kubelet and helpers
@@ -236,13 +241,20 @@ def _is_well(url: str) -> bool:
         return False
 
 
+def container_logs(session: Session) -> Iterator[Path]:
+    """The links to a session's logs that its kubelet makes whatever `podLogsDir` says. Those of others come and go."""
+    for log in CONTAINER_LOGS.glob("*.log"):
+        with contextlib.suppress(OSError):
+            if log.readlink().is_relative_to(session.data):
+                yield log
+
+
 def remove(session: Session) -> None:
     """Remove what the node left on the machine outside the session's folders. Its processes have ended."""
     node_network.remove(session)
     cgroups.remove(session)
-    for log in CONTAINER_LOGS.glob("*.log"):  # links, which kubelet makes whatever `podLogsDir` says
-        if log.is_symlink() and log.readlink().is_relative_to(session.data):
-            log.unlink(missing_ok=True)
+    for log in container_logs(session):
+        log.unlink(missing_ok=True)
     for task in session.folder.glob("containerd/io.containerd.runtime.v2.task/*/*"):  # a folder for each container
         for result in CNI_RESULTS.glob(f"*-{task.name}-*"):
             result.unlink(missing_ok=True)

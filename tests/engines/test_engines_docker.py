@@ -60,7 +60,7 @@ def test_a_published_port_answers_on_this_machine(docker_engine: DockerEngine, b
         session = requests.Session()
         session.mount("http://", HTTPAdapter(max_retries=Retry(20, backoff_factor=0.1)))
         with session:
-            assert session.get(f"http://127.0.0.1:{port}/etc/debian_version").text.startswith("12")
+            assert session.get(f"http://127.0.0.1:{port}/etc/debian_version", timeout=60).text.startswith("12")
     finally:
         container.remove(force=True)
 
