@@ -21,7 +21,8 @@ MACHINE = "machine.json"
 """Where a run ran that was elsewhere; a run of this machine has none."""
 _NUMBERED = re.compile(r"log\.(\d+)\.txt")
 _PART = re.compile(r"log\.part(\d+)\.txt")
-_TAKE_FOR = 0.3  # seconds: somebody may just be looking
+_TAKE_FOR = 0.3  # seconds: who had it may just be ending
+_LOOKED_AT_FOR = 60.0  # seconds: who only looks is done in no time, unless its machine has stopped it right there
 
 
 Cause = Literal["error", "timeout", "hang", "out-of-memory", "cancelled"]
@@ -98,18 +99,30 @@ def take(folder: Path) -> int | None:
     import fcntl
 
     descriptor = os.open(folder / RUNNING, os.O_RDWR | os.O_CREAT, 0o644)
-    give_up_at = time.monotonic() + _TAKE_FOR
+    begun = time.monotonic()
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() < give_up_at:
+            if time.monotonic() - begun < (_LOOKED_AT_FOR if _is_shared(descriptor) else _TAKE_FOR):
                 time.sleep(0.01)
                 continue
             os.close(descriptor)
             return None
         os.ftruncate(descriptor, 0)  # the process of an earlier run
         return descriptor
+
+
+def _is_shared(descriptor: int) -> bool:
+    """Whether nobody has a lock but those who look, as `running_pid` does."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True
 
 
 def name_process(descriptor: int, pid: int) -> None:

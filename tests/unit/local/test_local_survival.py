@@ -1,5 +1,6 @@
 """Kills of everything at any time: mlstack, the process around a stage, the stage itself."""
 
+import fcntl
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -141,6 +143,18 @@ def test_killed_between_lock_and_launch_leaves_nothing_locked(runs: Runs) -> Non
     os.close(held)
     assert running_pid(order.folder) is None
     assert runs.run(order).cause is None
+
+
+def test_who_only_looks_keeps_nobody_from_starting(runs: Runs) -> None:
+    """`mlstack status` of a person, stopped right there (Ctrl-Z)."""
+    order = runs.order("true")
+    order.folder.mkdir(parents=True)
+    with (order.folder / "running").open("w") as looked_at:
+        fcntl.flock(looked_at, fcntl.LOCK_SH)
+        done = Timer(1.0, fcntl.flock, (looked_at, fcntl.LOCK_UN))
+        done.start()
+        assert runs.run(order).cause is None
+        done.join()
 
 
 def test_an_order_that_was_cut_off_starts_nothing(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
