@@ -16,6 +16,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or "ci")
 # Stages say `python`, which not every machine with Python has: behind all else, the one that runs the tests.
 os.environ["PATH"] = f"{os.environ.get('PATH', os.defpath)}{os.pathsep}{Path(sys.executable).parent}"
 
+# An index of packages that is busy or breaks off is asked again, and longer than a person would wait for it.
+os.environ.setdefault("UV_HTTP_RETRIES", "5")
+os.environ.setdefault("UV_HTTP_TIMEOUT", "120")
+
 pytest_plugins = [
     "tests.engines.fixtures",
     "tests.engines.kubernetes",
