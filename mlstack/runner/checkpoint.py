@@ -36,6 +36,7 @@ class Checkpoints:
         self._folder = folder
         self._say = say
         self._seen = (0, 0)
+        self._is_dropped = False
         self._lock = threading.Lock()
 
     def bring(self, scratch: str) -> None:
@@ -61,6 +62,8 @@ class Checkpoints:
         Raises `Problem` (storage).
         """
         with self._lock:
+            if self._is_dropped:
+                return False
             now = activity(self._folder)
             if now == self._seen or now[1] == 0:
                 return False
@@ -74,9 +77,11 @@ class Checkpoints:
             return False
 
     def drop(self) -> None:
-        """Remove what is kept: the run is done."""
-        self._store.delete([self._keys.manifest])
-        self._store.delete(each.key for each in self._store.listing(self._keys.checkpoint))
+        """Remove what is kept, and keep nothing more: the run is done."""
+        with self._lock:  # what is being kept at this moment is removed as well
+            self._is_dropped = True
+            self._store.delete([self._keys.manifest])
+            self._store.delete(each.key for each in self._store.listing(self._keys.checkpoint))
 
     def _snapshot(self) -> dict[str, tuple[str, int, str]] | None:
         """Return MD5, size and place of each file; None if something changed meanwhile."""

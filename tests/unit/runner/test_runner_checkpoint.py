@@ -91,6 +91,16 @@ def test_only_what_changed_is_kept_again(kept: Checkpoints, tmp_path: Path) -> N
     assert kept.keep(), "a file less is a change as well"
 
 
+def test_nothing_is_kept_any_more_once_the_run_is_done(kept: Checkpoints, tmp_path: Path) -> None:
+    """The last change of the command may be seen only now, by who looks every few seconds."""
+    (tmp_path / "ckpt/a").write_text("1")
+    assert kept.keep()
+    kept.drop()
+    (tmp_path / "ckpt/a").write_text("22")
+    assert not kept.keep()
+    assert not Store(str(tmp_path / "remote")).listing(RunKeys(PREFIX).checkpoint)
+
+
 def test_a_folder_that_changes_meanwhile_gives_no_checkpoint(
     kept: Checkpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
