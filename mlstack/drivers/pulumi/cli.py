@@ -21,7 +21,7 @@ OLDEST: Final = (3, 230, 0)
 """The oldest version that mlstack works with; the first that reports events as it needs them."""
 
 VARIABLE: Final = "MLSTACK_PULUMI"
-_ANSWERS_WITHIN = 20.0
+_ANSWERS_WITHIN = 60.0
 
 _HANDED_ON = frozenset(
     {
