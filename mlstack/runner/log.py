@@ -33,6 +33,7 @@ class RunLog(Output):
         self._stream = StreamMasker(masks)
         self._echo = echo
         self._lock = threading.RLock()
+        self._uploading = threading.Lock()
         self._parts: dict[int, bytearray] = {0: bytearray()}  # those that are not in the remote as they are
         self._number = 0
         self._changed = False
@@ -64,6 +65,10 @@ class RunLog(Output):
 
     def upload(self, store: Store) -> None:
         """Put into the remote what it does not have yet. Raises `Problem` (storage); what was not put is kept."""
+        with self._uploading:  # else what a part was before could come after what it is now
+            self._upload(store)
+
+    def _upload(self, store: Store) -> None:
         with self._lock:
             waiting = {number: bytes(part) for number, part in self._parts.items()}
             if not self._changed:
@@ -73,8 +78,8 @@ class RunLog(Output):
             for number, part in sorted(waiting.items()):
                 store.put(self._keys.log_part(self._attempt, number), part)
                 with self._lock:
-                    if number < self._number:
-                        self._parts.pop(number, None)
+                    if number < self._number and len(self._parts.get(number, b"")) == len(part):
+                        del self._parts[number]  # it is full, and was when it was put
                 store.delete(self._superfluous(number))
         except Problem:
             with self._lock:

@@ -1,5 +1,8 @@
 """The kept log: whole when it is short, beginning and end when it is long, never in the way of the stage."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+
 import pytest
 
 from mlstack.runner import log as log_module
@@ -37,6 +40,46 @@ def test_a_part_grows_until_it_is_full(store: Store) -> None:
     log.write(b"two\nthree\n")
     log.upload(store)
     assert parts(store) == {0: b"one\ntwo\nth", 1: b"ree\n"}
+
+
+def test_what_comes_while_a_part_is_put_is_not_lost(store: Store) -> None:
+    log = RunLog(KEYS, "1-x", (), echo=-1)
+    more = [b"two\nthree\n"]
+
+    class Slow(Store):
+        def put(self, key: str, data: bytes) -> None:
+            if more:
+                log.write(more.pop())
+            super().put(key, data)
+
+    log.write(b"one\n")
+    log.upload(Slow(store.url))
+    log.upload(store)
+    assert parts(store) == {0: b"one\ntwo\nth", 1: b"ree\n"}
+
+
+def test_an_older_state_of_a_part_does_not_come_after_a_newer_one(store: Store) -> None:
+    log = RunLog(KEYS, "1-x", (), echo=-1)
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow(Store):
+        def put(self, key: str, data: bytes) -> None:
+            begun.set()
+            go_on.wait(120)
+            super().put(key, data)
+
+    log.write(b"one\n")
+    slow = threading.Thread(target=log.upload, args=(Slow(store.url),))
+    slow.start()
+    assert begun.wait(120)
+    log.write(b"two\n")
+    with ThreadPoolExecutor(1) as beside:
+        newer = beside.submit(log.upload, store)
+        wait([newer], timeout=0.2)  # one that does not wait for the slow one is through by then
+        go_on.set()
+        newer.result(120)
+    slow.join(120)
+    assert parts(store) == {0: b"one\ntwo\n"}
 
 
 def test_of_a_long_log_beginning_and_end_are_kept(store: Store) -> None:
