@@ -70,6 +70,8 @@ def start_containerd(session: Session) -> str:
 
 def _containerd_settings(session: Session, socket: Path) -> str:
     # Without the first line of the plugin's no sandbox starts where root may not make the kernel spare a process.
+    # Where a sandbox is, containerd asks its shim, for 2 seconds by default; a busy one is then at process 0, and the
+    # container that was to join it fails for good.
     return f"""\
 version = 2
 root = {json.dumps(str(session.data / "containerd"))}
@@ -90,6 +92,11 @@ disabled_plugins = ["io.containerd.internal.v1.opt"]
     runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
       Root = "{session.folder}/runc"
+[timeouts]
+  "io.containerd.timeout.shim.cleanup" = "1m"
+  "io.containerd.timeout.shim.load" = "1m"
+  "io.containerd.timeout.shim.shutdown" = "1m"
+  "io.containerd.timeout.task.state" = "2m"
 """
 
 
