@@ -60,7 +60,8 @@ class StepFailed(msgspec.Struct, frozen=True, kw_only=True, tag="step_failed"):
     address: Address
     action: Action
     seconds: float
-    diagnostic: Diagnostic
+    diagnostics: tuple[Diagnostic, ...]
+    """What is wrong, and what that leads to: at least one."""
     log_tail: tuple[str, ...] = ()
     log: str | None = None
 

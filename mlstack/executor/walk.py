@@ -205,17 +205,16 @@ class Walk:
         except MlstackError as error:
             seconds = time.monotonic() - began
             tail, log = (error.log_tail, error.log) if isinstance(error, StepError) else ((), None)
-            for diagnostic in error.diagnostics:
-                self.tell(
-                    StepFailed(
-                        address=step.address,
-                        action=step.action,
-                        seconds=seconds,
-                        diagnostic=diagnostic,
-                        log_tail=tail,
-                        log=log,
-                    )
+            self.tell(
+                StepFailed(
+                    address=step.address,
+                    action=step.action,
+                    seconds=seconds,
+                    diagnostics=tuple(error.diagnostics),
+                    log_tail=tail,
+                    log=log,
                 )
+            )
             return StepResult(
                 address=step.address, action=step.action, outcome="failed", seconds=seconds, detail=error.brief
             )

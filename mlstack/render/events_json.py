@@ -140,10 +140,13 @@ def _lines_of_ends(event: StepFailed | StepSkipped | StepLeft | Interrupted | Ap
         case StepFailed():
             tail = [output_line(line) for line in event.log_tail]
             hook = _hook(event, elapsed_seconds=round(event.seconds, 3), log=event.log, log_tail=tail)
-            found = diagnostic_line(event.diagnostic)
+            found = [diagnostic_line(each) for each in event.diagnostics]
             return [
                 ("error", f"{event.address}: failed", "apply_errored", hook),
-                ("error", found["@message"], "diagnostic", {"diagnostic": found["diagnostic"]}),
+                *(
+                    (each["@level"], each["@message"], "diagnostic", {"diagnostic": each["diagnostic"]})
+                    for each in found
+                ),
             ]
         case StepSkipped():
             hook = _hook(event, because=event.because)

@@ -100,7 +100,8 @@ def event_lines(event: Event, *, style: Style) -> Iterable[str]:
 def _failed(event: StepFailed, style: Style) -> Iterable[str]:
     mark = style.paint(f"{style.symbol('✗')} failed", "error")
     yield f"{plain(event.address)}: {mark} after {duration(event.seconds)}"
-    yield from render_diagnostic(event.diagnostic, style=style).rstrip("\n").split("\n")
+    for diagnostic in event.diagnostics:
+        yield from render_diagnostic(diagnostic, style=style).rstrip("\n").split("\n")
     if event.log_tail:
         yield style.paint(f"  the last {counted(len(event.log_tail), 'line')} of its output:", "quiet")
         yield from (f"  {style.symbol('│')} {output_line(line)}" for line in event.log_tail)

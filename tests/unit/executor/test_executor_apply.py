@@ -161,7 +161,7 @@ def test_why_a_step_failed_is_said_also_when_that_cannot_be_recorded(
     Store(monkeypatch).full_from = "step-failed"
     with pytest.raises(MlstackError):
         project.apply()
-    said = [event.diagnostic.code for event in project.events if isinstance(event, StepFailed)]
+    said = [each.code for event in project.events if isinstance(event, StepFailed) for each in event.diagnostics]
     assert said == ["broken", "state-store-unreachable"]
 
 

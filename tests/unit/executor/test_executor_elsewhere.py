@@ -127,7 +127,12 @@ def test_who_cannot_look_any_more_hears_that_it_goes_on(project: FakeProject, el
 
     elsewhere.on_wait = expired
     assert project.apply().outcome == "failed"
-    failed = [event.diagnostic for event in project.events if isinstance(event, StepFailed) and event.address == A]
+    failed = [
+        each
+        for event in project.events
+        if isinstance(event, StepFailed) and event.address == A
+        for each in event.diagnostics
+    ]
     assert [(each.code, each.severity) for each in failed] == [
         ("no-login", Severity.ERROR),
         ("run-goes-on", Severity.WARNING),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from mlstack.diagnostics import Diagnostic
+from mlstack.diagnostics import Diagnostic, Severity
 from mlstack.executor.events import (
     ApplyEnded,
     ApplyStarted,
@@ -48,7 +48,7 @@ EVENTS: list[Event] = [
     StepProgress(address=TRAIN, line="epoch 1\repoch 2 \x1b[31mred\x1b[0m\n"),
     StepRefined(address=SERVE, planned=Action.UPDATE, action=Action.NO_OP, because="same outputs"),
     StepDone(address=SERVE, action=Action.CREATE, seconds=75.0, detail="http://127.0.0.1:8080"),
-    StepFailed(address=TRAIN, action=Action.RUN, seconds=3.2, diagnostic=FAULT, log_tail=("a", "\x1b]0;x\x07b")),
+    StepFailed(address=TRAIN, action=Action.RUN, seconds=3.2, diagnostics=(FAULT,), log_tail=("a", "\x1b]0;x\x07b")),
     StepSkipped(address=SERVE, action=Action.CREATE, because="stages.train failed"),
     Interrupted(now=False),
     Interrupted(now=True),
@@ -90,6 +90,23 @@ def test_plain_lines() -> None:
         "Interrupted: finishing the running steps, starting no more. Press Ctrl-C again to stop now.\n"
         "Stopping now. What was being done may be left half done; the next apply looks.\n"
     )
+
+
+def test_a_step_that_failed_is_one_failure_whatever_it_has_to_say() -> None:
+    goes_on = Diagnostic(code="run-goes-on", severity=Severity.WARNING, summary="The run goes on", address=TRAIN)
+    failed = StepFailed(address=TRAIN, action=Action.RUN, seconds=3.2, diagnostics=(FAULT, goes_on))
+    assert text_of([failed]) == (
+        "stages.train: ✗ failed after 3.2s\n"
+        "error: The stage failed  [stages.train]\n"
+        "  Exit code 1.\n"
+        "warning: The run goes on  [stages.train]\n"
+    )
+    _, *lines = json_of([failed])
+    assert [(line["type"], line["@level"]) for line in lines] == [
+        ("apply_errored", "error"),
+        ("diagnostic", "error"),
+        ("diagnostic", "warn"),
+    ]
 
 
 def test_who_interrupts_is_told_that_runs_on_clusters_go_on() -> None:
