@@ -26,7 +26,6 @@ from .log_output import mask_output, rotate_log
 from .models import ServedModel, load_model
 from .settings import TOKEN, ServerSettings, load_settings
 
-KEEP_ALIVE = 5
 # Rounds of the event loop from accepting a connection to uvicorn's knowing of it: task, transport, protocol; and spare.
 ROUNDS_TO_CONNECT = 8
 BACKLOG = 1024
@@ -61,7 +60,7 @@ class ModelServer:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=KEEP_ALIVE,
+            timeout_keep_alive=settings.keep_alive,
             backlog=BACKLOG,
         )
         config.load()
@@ -87,7 +86,7 @@ class ModelServer:
 
         def taken() -> None:
             self.replaced = True
-            loop.call_soon_threadsafe(self._stop, KEEP_ALIVE + 0.5)
+            loop.call_soon_threadsafe(self._stop, self.settings.keep_alive + 0.5)
 
         offer(
             self.settings.folder,

@@ -11,7 +11,8 @@ from .faults import StartError
 
 SETTINGS_FORMAT = 1
 TOKEN = "MLSTACK_ENDPOINT_TOKEN"  # noqa: S105 - the name of the variable
-_LIMITS = ("max_body", "max_waiting", "grace", "linger", "log_bytes")
+KEEP_ALIVE = 5
+_LIMITS = ("max_body", "max_waiting", "keep_alive", "grace", "linger", "log_bytes")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ServerSettings:
     `take_over` is the folder of the server whose socket is taken over. `secrets` are the names of variables whose
     values are masked in the log; with `TOKEN` among them, only who shows it is answered. Limits: `max_body` in bytes,
     `max_waiting` in requests; times in seconds.
-    `linger` is how long idle connections are kept when it is asked to end.
+    `keep_alive` is how long idle connections are kept, `linger` how long when it is asked to end.
     """
 
     folder: Path
@@ -52,6 +53,7 @@ class ServerSettings:
     secrets: tuple[str, ...] = ()
     max_body: int = 64 * 1024 * 1024
     max_waiting: int = 512
+    keep_alive: int = KEEP_ALIVE
     grace: float = 30.0
     linger: float = 0.2
     log_bytes: int = 4 * 1024 * 1024

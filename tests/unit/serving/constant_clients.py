@@ -8,7 +8,7 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 from mlstack.drivers.local.endpoint_process import wait_until
-from mlstack.serving.run import KEEP_ALIVE
+from mlstack.serving.settings import KEEP_ALIVE
 
 ROW = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP64", "data": [1.5]}]}
 
