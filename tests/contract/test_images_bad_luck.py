@@ -212,7 +212,7 @@ def test_buildkit_that_dies_in_mid_build(
     own_dockerfile(project, f"FROM {base_image}\nRUN echo begun; sleep 120\n")
 
     def kill_when_begun() -> None:
-        eventually(lambda: "begun" in project.said, within=120)
+        eventually(lambda: "begun" in project.said, within=300)
         own_buildkit.kill()
 
     killer = threading.Thread(target=kill_when_begun)
@@ -275,7 +275,7 @@ def test_docker_engine_that_stops_in_mid_build(project: ImageProject, base_image
     own_dockerfile(project, f"FROM {base_image}\nRUN echo begun; sleep 120 # {builder}\n")
 
     def kill_when_begun() -> None:
-        eventually(lambda: "begun" in project.said, within=120)
+        eventually(lambda: "begun" in project.said, within=300)
         relay.die()
 
     killer = threading.Thread(target=kill_when_begun)
@@ -413,7 +413,7 @@ def test_person_who_stops_a_build_gets_the_prompt_back(
     own_dockerfile(project, f"FROM {base_image}\nRUN echo begun; sleep 600\n")
 
     def stop_when_begun() -> None:
-        eventually(lambda: "begun" in project.said, within=120)
+        eventually(lambda: "begun" in project.said, within=300)
         project.stop.set()
 
     threading.Thread(target=stop_when_begun).start()

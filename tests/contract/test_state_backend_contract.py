@@ -59,7 +59,7 @@ def _race(kind: str, place: str, task: str, *, racers: int = 8) -> list[str]:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        return [process.communicate(timeout=300)[0].strip() for process in processes]
+        return [process.communicate(timeout=600)[0].strip() for process in processes]
     finally:
         for process in processes:
             process.kill()
