@@ -56,6 +56,6 @@ def listens(process: Process, port: int) -> bool:
     """Whether this very process listens there: whatever answers on the port may be somebody else's."""
     try:
         open_sockets = psutil.Process(process.pid).net_connections(kind="tcp")
-    except psutil.NoSuchProcess:
+    except psutil.Error:  # it has ended, and may be looked at no more
         return False
     return any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in open_sockets)
