@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 ANSWERS_WITHIN = 120.0
-PRESSED_AGAIN_AFTER = 3.0
 
 
 class Terminal:
@@ -68,17 +67,11 @@ class Terminal:
         """Press keys."""
         os.write(self._ours, keys.encode())
 
-    def read_until(self, wanted: str, *, pressing: str = "") -> None:
-        """Wait until a text appears after what was waited for before; press keys every few seconds meanwhile.
-
-        A person presses Ctrl-C again too, when it came before there was anything to interrupt.
-        """
-        pressed, end = 0.0, time.monotonic() + ANSWERS_WITHIN
+    def read_until(self, wanted: str) -> None:
+        """Wait until a text appears after what was waited for before."""
+        end = time.monotonic() + ANSWERS_WITHIN
         while wanted not in self._seen:
             assert time.monotonic() < end, f"{wanted!r} did not appear in {self._seen!r}"
-            if pressing and time.monotonic() > pressed + PRESSED_AGAIN_AFTER:
-                self.write(pressing)
-                pressed = time.monotonic()
             if select.select([self._ours], [], [], 0.1)[0]:
                 self._seen += os.read(self._ours, 4096).decode(errors="replace")
         self._seen = self._seen.partition(wanted)[2]
