@@ -35,11 +35,11 @@ class Interrupt:
         self._asked += 1
         if self._is_answering:
             return
-        self._is_answering = True
         while self._answered < self._asked:
+            self._is_answering = True
             self._answered += 1
             self._raise_next()
-        self._is_answering = False
+            self._is_answering = False  # before looking again: no word may be left in between
 
     def _raise_next(self) -> None:
         if self.draining.is_set():
