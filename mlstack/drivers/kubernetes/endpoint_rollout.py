@@ -191,16 +191,24 @@ def newest_pods(client: "Kube", deployment: "Manifest") -> list["Manifest"]:
 
 
 def ready_pods(client: "Kube", service: str, namespace: str) -> set[str] | None:
-    """Return the uids of the pods that a Service sends to, as its EndpointSlices have it; None if that is not told."""
+    """Return the uids of the pods that a Service sends to; None if that is not told.
+
+    Two lists have them, which two controllers write, one a moment after the other. Nodes and gateways go by
+    EndpointSlices; by Endpoints goes the API server, by way of which `mlstack predict` asks.
+    """
     if not client.may("list", "EndpointSlice", namespace):
         return None
     slices = client.listing("EndpointSlice", namespace, labels={SLICE_OF: service})
-    return {
-        str(each["targetRef"]["uid"])
+    sliced = [
+        each
         for one in slices
         for each in one.get("endpoints") or ()
-        if each.get("targetRef") and (each.get("conditions") or {}).get("ready", True)
-    }
+        if (each.get("conditions") or {}).get("ready", True)
+    ]
+    may_see = client.may("get", "Endpoints", namespace)
+    subsets = (client.get("Endpoints", service, namespace) or {}).get("subsets") or () if may_see else ()
+    listed = [each for one in subsets for each in one.get("addresses") or ()]
+    return {str(each["targetRef"]["uid"]) for each in (*sliced, *listed) if each.get("targetRef")}
 
 
 def _problems_of(pod: "Manifest", address: Address) -> Iterator[tuple[str, Diagnostic]]:

@@ -25,6 +25,7 @@ TYPES: dict[str, Type] = {
         Type("v1", "nodes", "Node", namespaced=False),
         Type("v1", "pods", "Pod"),
         Type("v1", "services", "Service"),
+        Type("v1", "endpoints", "Endpoints"),
         Type("v1", "secrets", "Secret"),
         Type("v1", "configmaps", "ConfigMap"),
         Type("v1", "events", "Event"),
