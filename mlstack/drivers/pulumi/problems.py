@@ -107,7 +107,7 @@ def update_problem(address: Address, texts: Sequence[str]) -> Diagnostic:
     if all(any(words in text for words in _UNREACHED) for text in texts):
         return Diagnostic(
             code=UNREACHED,
-            summary="The cluster did not answer while it was updated",
+            summary="The cluster did not answer while it was changed",
             detail="\n".join(texts),
             hint="Nothing is taken for gone, and what had been done is recorded. Apply again when it answers.",
             address=address,
