@@ -23,7 +23,7 @@ STAGE = 'echo "$MLSTACK_STAGE began" >> "$WITNESS"; sleep 0.4; cat {source} > {o
 STAGE += 'echo "$MLSTACK_STAGE ended" >> "$WITNESS"'
 HELD = 'while [ -e "$WITNESS.hold" ]; do sleep 0.05; done'  # in place of the pause: goes on when a test has looked
 PATIENCE = 240.0
-PATIENT = "240s"
+PATIENT = f"{PATIENCE:.0f}s"
 
 
 @pytest.fixture

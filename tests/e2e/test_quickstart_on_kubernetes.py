@@ -74,8 +74,8 @@ def test_the_quickstart_on_a_cluster(quickstart: Workspace, kube_api: KubeApi, t
 
     # Trained in pods, one Job a stage, well enough for the gate.
     place = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"  # that a Job is done is said a moment before its pods count
-    kube_api.wait(place, lambda found: all(each["status"].get("succeeded") == 1 for each in found["items"]))
-    jobs = kube_api.call("GET", place)["items"]
+    done = kube_api.wait(place, lambda found: all(each["status"].get("succeeded") == 1 for each in found["items"]))
+    jobs = done["items"]
     assert sorted(each["metadata"]["name"].partition("-")[0] for each in jobs) == ["evaluate", "prepare", "train"]
     metrics = json.loads((project.root / "metrics/test.json").read_text(encoding="utf-8"))
     assert 0 < metrics["rmse"] <= 60
